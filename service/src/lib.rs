@@ -1,0 +1,3 @@
+//! A replicated key-value service whose peer clients are stacks of [`seawall`] layers.
+
+pub mod peer;
