@@ -1,3 +1,5 @@
 //! A replicated key-value service whose peer clients are stacks of [`seawall`] layers.
 
+pub mod consensus;
 pub mod peer;
+pub mod storage;
