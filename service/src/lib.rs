@@ -1,5 +1,6 @@
 //! A replicated key-value service whose peer clients are stacks of [`seawall`] layers.
 
+pub mod cli;
 pub mod consensus;
 pub mod peer;
 pub mod storage;

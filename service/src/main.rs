@@ -1,1 +1,3 @@
+//! The `seawall-kv` binary; everything it does is in the library.
+
 fn main() {}
