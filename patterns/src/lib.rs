@@ -1,5 +1,15 @@
 //! Resilience patterns for Rust services as tower layers.
 
+#[allow(dead_code, reason = "each pattern takes what it needs")]
+mod clock;
+pub mod deadline;
 mod error;
+mod mode;
+pub mod rng;
+#[allow(dead_code, reason = "each core takes what it needs")]
+mod sync;
+mod telemetry;
 
+pub use deadline::Deadline;
 pub use error::{BoxError, Elapsed, InvalidConfig, Limit, Reason, Rejected, find};
+pub use mode::Mode;

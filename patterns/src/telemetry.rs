@@ -1,0 +1,230 @@
+//! Metrics and logs of all patterns, and the only place that knows whether they are compiled in.
+//!
+//! Patterns always hold these types and call them; without the feature they are empty and the calls fold away.
+//! Handles are resolved when a layer or handle is made: install the recorder before, or call `rebind_metrics()` after.
+//!
+//! | metric | labels |
+//! |---|---|
+//! | `seawall_calls_total` | `pattern`, `name`, `outcome` (success, failure, neutral, rejected), `reason` (empty unless rejected) |
+
+#![allow(dead_code, reason = "each pattern takes the kinds it needs")]
+
+use std::time::Duration;
+
+use crate::error::Reason;
+
+/// The labels of one metric.
+pub(crate) type Labels<'a> = &'a [(&'static str, &'a str)];
+
+/// A count that only grows.
+#[derive(Clone, Default)]
+pub(crate) struct Counter(imp::Counter);
+
+impl Counter {
+    /// The counter called `name` with these labels, registered now.
+    pub(crate) fn new(name: &'static str, labels: Labels<'_>) -> Self {
+        Self(imp::counter(name, labels))
+    }
+
+    pub(crate) fn increment(&self, by: u64) {
+        imp::increment(&self.0, by);
+    }
+}
+
+/// A value that goes up and down.
+#[derive(Clone, Default)]
+pub(crate) struct Gauge(imp::Gauge);
+
+impl Gauge {
+    /// The gauge called `name` with these labels, registered now.
+    pub(crate) fn new(name: &'static str, labels: Labels<'_>) -> Self {
+        Self(imp::gauge(name, labels))
+    }
+
+    pub(crate) fn set(&self, value: f64) {
+        imp::set(&self.0, value);
+    }
+}
+
+/// A distribution of durations in seconds.
+#[derive(Clone, Default)]
+pub(crate) struct Histogram(imp::Histogram);
+
+impl Histogram {
+    /// The histogram called `name` with these labels, registered now.
+    pub(crate) fn new(name: &'static str, labels: Labels<'_>) -> Self {
+        Self(imp::histogram(name, labels))
+    }
+
+    pub(crate) fn record(&self, value: Duration) {
+        imp::record(&self.0, value.as_secs_f64());
+    }
+}
+
+/// Metric handles that can be resolved again while in use.
+///
+/// Reading is a shared lock when metrics are compiled in, and free when they are not.
+#[derive(Default)]
+pub(crate) struct Bound<T>(imp::Cell<T>);
+
+impl<T> Bound<T> {
+    pub(crate) fn new(handles: T) -> Self {
+        Self(imp::Cell::new(handles))
+    }
+
+    /// Replaces the handles.
+    pub(crate) fn rebind(&self, handles: T) {
+        self.0.replace(handles);
+    }
+
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&T) -> R) -> R {
+        self.0.with(f)
+    }
+}
+
+/// `seawall_calls_total` of one layer.
+#[derive(Clone, Default)]
+pub(crate) struct Calls {
+    pub(crate) success: Counter,
+    pub(crate) failure: Counter,
+    pub(crate) neutral: Counter,
+    rejected: Vec<(Reason, Counter)>,
+}
+
+impl Calls {
+    /// The counters of the layer called `name`, which may refuse for `reasons`.
+    pub(crate) fn new(pattern: &'static str, name: &str, reasons: &[Reason]) -> Self {
+        let counter = |outcome, reason| {
+            let labels = [("pattern", pattern), ("name", name), ("outcome", outcome), ("reason", reason)];
+            Counter::new("seawall_calls_total", &labels)
+        };
+        Self {
+            success: counter("success", ""),
+            failure: counter("failure", ""),
+            neutral: counter("neutral", ""),
+            rejected: reasons.iter().map(|&reason| (reason, counter("rejected", reason.as_str()))).collect(),
+        }
+    }
+
+    /// Counts a refusal for one of the reasons named in [`new`](Self::new).
+    pub(crate) fn rejected(&self, reason: Reason) {
+        if let Some((_, counter)) = self.rejected.iter().find(|(known, _)| *known == reason) {
+            counter.increment(1);
+        }
+    }
+}
+
+#[cfg(feature = "metrics")]
+mod imp {
+    use std::sync::{PoisonError, RwLock};
+
+    use super::Labels;
+
+    pub(super) struct Counter(metrics::Counter);
+    pub(super) struct Gauge(metrics::Gauge);
+    pub(super) struct Histogram(metrics::Histogram);
+
+    macro_rules! handle {
+        ($($name:ident)*) => {$(
+            impl Clone for $name {
+                fn clone(&self) -> Self {
+                    Self(self.0.clone())
+                }
+            }
+            impl Default for $name {
+                fn default() -> Self {
+                    Self(metrics::$name::noop())
+                }
+            }
+        )*};
+    }
+    handle! { Counter Gauge Histogram }
+
+    fn labels(labels: Labels<'_>) -> Vec<metrics::Label> {
+        labels.iter().map(|&(key, value)| metrics::Label::new(key, value.to_owned())).collect()
+    }
+
+    pub(super) fn counter(name: &'static str, with: Labels<'_>) -> Counter {
+        Counter(metrics::counter!(name, labels(with)))
+    }
+
+    pub(super) fn gauge(name: &'static str, with: Labels<'_>) -> Gauge {
+        Gauge(metrics::gauge!(name, labels(with)))
+    }
+
+    pub(super) fn histogram(name: &'static str, with: Labels<'_>) -> Histogram {
+        Histogram(metrics::histogram!(name, labels(with)))
+    }
+
+    pub(super) fn increment(counter: &Counter, by: u64) {
+        counter.0.increment(by);
+    }
+
+    pub(super) fn set(gauge: &Gauge, value: f64) {
+        gauge.0.set(value);
+    }
+
+    pub(super) fn record(histogram: &Histogram, value: f64) {
+        histogram.0.record(value);
+    }
+
+    #[derive(Default)]
+    pub(super) struct Cell<T>(RwLock<T>);
+
+    impl<T> Cell<T> {
+        pub(super) fn new(value: T) -> Self {
+            Self(RwLock::new(value))
+        }
+
+        pub(super) fn replace(&self, value: T) {
+            *self.0.write().unwrap_or_else(PoisonError::into_inner) = value;
+        }
+
+        pub(super) fn with<R>(&self, f: impl FnOnce(&T) -> R) -> R {
+            f(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        }
+    }
+}
+
+#[cfg(not(feature = "metrics"))]
+mod imp {
+    use super::Labels;
+
+    #[derive(Clone, Default)]
+    pub(super) struct Counter;
+    #[derive(Clone, Default)]
+    pub(super) struct Gauge;
+    #[derive(Clone, Default)]
+    pub(super) struct Histogram;
+
+    pub(super) fn counter(_: &'static str, _: Labels<'_>) -> Counter {
+        Counter
+    }
+
+    pub(super) fn gauge(_: &'static str, _: Labels<'_>) -> Gauge {
+        Gauge
+    }
+
+    pub(super) fn histogram(_: &'static str, _: Labels<'_>) -> Histogram {
+        Histogram
+    }
+
+    pub(super) fn increment(_: &Counter, _: u64) {}
+    pub(super) fn set(_: &Gauge, _: f64) {}
+    pub(super) fn record(_: &Histogram, _: f64) {}
+
+    #[derive(Default)]
+    pub(super) struct Cell<T>(T);
+
+    impl<T> Cell<T> {
+        pub(super) fn new(value: T) -> Self {
+            Self(value)
+        }
+
+        pub(super) fn replace(&self, _: T) {}
+
+        pub(super) fn with<R>(&self, f: impl FnOnce(&T) -> R) -> R {
+            f(&self.0)
+        }
+    }
+}
