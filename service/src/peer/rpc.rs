@@ -71,15 +71,13 @@ pub enum MessageKind {
     ReadIndex,
     /// Are you there, and who are you?
     Ping,
-    /// A client's request, sent on to the leader.
+    /// A request of a client or of a joining node, sent on to the leader.
     Forward,
-    /// A node asks to become a member.
-    Join,
 }
 
 impl MessageKind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::Append,
         Self::Heartbeat,
         Self::Vote,
@@ -89,7 +87,6 @@ impl MessageKind {
         Self::ReadIndex,
         Self::Ping,
         Self::Forward,
-        Self::Join,
     ];
 
     /// The lane that carries it.
@@ -99,7 +96,7 @@ impl MessageKind {
             Self::Heartbeat | Self::Vote | Self::PreVote | Self::TransferLeader | Self::ReadIndex | Self::Ping => {
                 Lane::Control
             }
-            Self::Forward | Self::Join => Lane::Data,
+            Self::Forward => Lane::Data,
             Self::Snapshot => Lane::Bulk,
         }
     }
@@ -116,7 +113,6 @@ impl MessageKind {
             Self::ReadIndex => "read_index",
             Self::Ping => "ping",
             Self::Forward => "forward",
-            Self::Join => "join",
         }
     }
 
