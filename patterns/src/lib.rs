@@ -2,6 +2,7 @@
 
 #[allow(dead_code, reason = "each pattern takes what it needs")]
 mod clock;
+mod counts;
 pub mod deadline;
 mod error;
 mod mode;
@@ -9,7 +10,9 @@ pub mod rng;
 #[allow(dead_code, reason = "each core takes what it needs")]
 mod sync;
 mod telemetry;
+pub mod timeout;
 
 pub use deadline::Deadline;
 pub use error::{BoxError, Elapsed, InvalidConfig, Limit, Reason, Rejected, find};
 pub use mode::Mode;
+pub use timeout::{Timeout, TimeoutConfig, TimeoutHandle, TimeoutLayer, TimeoutScope, TimeoutStats};

@@ -1,0 +1,283 @@
+//! The timeout as a plain value, and the account of each call.
+
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use super::config::{Setting, TimeoutConfig};
+use super::future::ResponseFuture;
+use crate::clock;
+use crate::counts::{Counts, Ended};
+use crate::deadline::Deadline;
+use crate::error::{BoxError, Elapsed, InvalidConfig, Limit, Reason, Rejected};
+use crate::mode::Mode;
+use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::telemetry::{Bound, Calls};
+
+const PATTERN: &str = "timeout";
+
+/// A timeout that is shared by everything made from it; of a layer by [`TimeoutLayer::handle`](crate::TimeoutLayer::handle).
+///
+/// # Example
+/// ```
+/// use std::time::Duration;
+/// use seawall::{TimeoutConfig, TimeoutHandle};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+/// let timeout = TimeoutHandle::new(TimeoutConfig::total("lookup", Duration::from_secs(1)))?;
+/// let answer = timeout.call(async { Ok::<_, seawall::BoxError>(42) }).await?;
+/// assert_eq!(answer, 42);
+/// assert_eq!(timeout.stats().ok, 1);
+/// # Ok::<_, seawall::BoxError>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct TimeoutHandle {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    name: Arc<str>,
+    /// A [`Setting`], packed.
+    setting: AtomicU64,
+    counts: Counts,
+    elapsed: AtomicU64,
+    elapsed_ambient: AtomicU64,
+    rejected: AtomicU64,
+    metrics: Bound<Calls>,
+}
+
+/// What became of the calls: `admitted = ok + failed + neutral + in_flight`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TimeoutStats {
+    /// Calls that reached the inner service.
+    pub admitted: u64,
+    /// Calls that ended with `Ok` in time.
+    pub ok: u64,
+    /// Calls that ended with an error of the inner service or ran into the limit of this layer.
+    pub failed: u64,
+    /// Calls that were dropped by their caller or cut by the deadline of their caller.
+    pub neutral: u64,
+    /// Calls under way.
+    pub in_flight: u64,
+    /// Calls that ran into the limit of this layer; in [`Mode::Observe`], those that would have.
+    pub elapsed: u64,
+    /// Calls that ran into the ambient deadline; in [`Mode::Observe`], those that would have.
+    pub elapsed_ambient: u64,
+    /// Calls that were refused, their deadline having passed; in [`Mode::Observe`], those that would have been.
+    pub rejected: u64,
+}
+
+impl TimeoutHandle {
+    /// A timeout on its own, for [`call`](Self::call).
+    ///
+    /// # Errors
+    /// [`InvalidConfig`] with the field that is out of bounds.
+    pub fn new(config: TimeoutConfig) -> Result<Self, InvalidConfig> {
+        config.check()?;
+        let setting = AtomicU64::new(Setting::pack(&config));
+        let name: Arc<str> = config.name.into();
+        let shared = Shared {
+            metrics: Bound::new(metrics(&name)),
+            name,
+            setting,
+            counts: Counts::default(),
+            elapsed: AtomicU64::new(0),
+            elapsed_ambient: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Runs `future` within the limit, which starts now.
+    ///
+    /// # Errors
+    /// The error of `future`; [`Elapsed`] when the limit or the ambient deadline cut it; [`Rejected`] with
+    /// [`Reason::Deadline`] when the deadline had passed before and `future` was not polled.
+    ///
+    /// Dropping the returned future drops `future`; the call counts as neutral.
+    pub fn call<F, T, E>(&self, future: F) -> ResponseFuture<F>
+    where
+        F: Future<Output = Result<T, E>>,
+        E: Into<BoxError>,
+    {
+        let _now = clock::enter();
+        match self.admit() {
+            Ok(running) => ResponseFuture::running(future, running),
+            Err(rejected) => ResponseFuture::refused(rejected),
+        }
+    }
+
+    /// What became of the calls so far.
+    pub fn stats(&self) -> TimeoutStats {
+        let tally = self.shared.counts.read();
+        // ORDERING: Relaxed (all three), each a count of its own that nothing is derived from.
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        TimeoutStats {
+            admitted: tally.admitted,
+            ok: tally.ok,
+            failed: tally.failed,
+            neutral: tally.neutral,
+            in_flight: tally.in_flight,
+            elapsed: count(&self.shared.elapsed),
+            elapsed_ambient: count(&self.shared.elapsed_ambient),
+            rejected: count(&self.shared.rejected),
+        }
+    }
+
+    /// Changes the limit, the scope and the mode for the calls that start from now on.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`], and nothing changes: a value is out of bounds, or the name differs, which metrics carry already.
+    pub fn update(&self, config: TimeoutConfig) -> Result<(), InvalidConfig> {
+        config.check()?;
+        if *config.name != *self.shared.name {
+            return Err(InvalidConfig::new("name", config.name, "the name the layer was made with"));
+        }
+        // ORDERING: Relaxed, the word is the whole setting and nothing else is read because of it.
+        self.shared.setting.store(Setting::pack(&config), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Resolves the metrics again, after a recorder was installed.
+    pub fn rebind_metrics(&self) {
+        self.shared.metrics.rebind(metrics(&self.shared.name));
+    }
+
+    /// Opens the account of a call, or refuses it because its deadline has passed.
+    pub(super) fn admit(&self) -> Result<Running, Rejected> {
+        let shared = &self.shared;
+        // ORDERING: Relaxed, pairs with nothing; see `update`.
+        let setting = Setting::unpack(shared.setting.load(Ordering::Relaxed));
+        let limits = match setting.mode {
+            Mode::Disabled => None,
+            Mode::Enforce | Mode::Observe => Some(Limits::new(setting, Deadline::current())),
+        };
+        if limits.is_some_and(|limits| limits.deadline.instant() <= limits.started) {
+            // ORDERING: Relaxed, a count that nothing is derived from.
+            shared.rejected.fetch_add(1, Ordering::Relaxed);
+            if setting.mode == Mode::Enforce {
+                shared.metrics.with(|calls| calls.rejected(Reason::Deadline));
+                return Err(Rejected::new(PATTERN, Arc::clone(&shared.name), Reason::Deadline));
+            }
+        }
+        shared.counts.start();
+        Ok(Running {
+            shared: Arc::clone(shared),
+            limits,
+            enforced: setting.mode == Mode::Enforce,
+            stepping: false,
+            ended: false,
+        })
+    }
+}
+
+impl fmt::Debug for TimeoutHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TimeoutHandle").field("name", &self.shared.name).field("stats", &self.stats()).finish()
+    }
+}
+
+/// The tighter of the layer's limit and the ambient deadline, for one call.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    started: tokio::time::Instant,
+    deadline: Deadline,
+    limit: Limit,
+}
+
+impl Limits {
+    fn new(setting: Setting, ambient: Option<Deadline>) -> Self {
+        let started = clock::instant();
+        let own = Deadline::after(setting.limit);
+        // Of two that end together the own limit is named: it would have fired without the other.
+        match ambient {
+            Some(ambient) if ambient < own => Self { started, deadline: ambient, limit: Limit::Ambient },
+            _ => Self { started, deadline: own, limit: setting.scope.limit() },
+        }
+    }
+}
+
+/// The account of one call: closed with its outcome, or as neutral when it is dropped before.
+pub(super) struct Running {
+    shared: Arc<Shared>,
+    /// `None` when the layer is disabled.
+    limits: Option<Limits>,
+    enforced: bool,
+    /// Within a step of the inner service.
+    stepping: bool,
+    ended: bool,
+}
+
+impl Running {
+    /// The deadline to keep, if one is to be kept.
+    pub(super) fn deadline(&self) -> Option<Deadline> {
+        self.limits.filter(|_| self.enforced).map(|limits| limits.deadline)
+    }
+
+    /// Runs a step of the inner service with the limit as the ambient deadline.
+    pub(super) fn step<R>(&mut self, step: impl FnOnce() -> R) -> R {
+        self.stepping = true;
+        let result = match self.deadline() {
+            Some(deadline) => deadline.enter(step),
+            None => step(),
+        };
+        self.stepping = false;
+        result
+    }
+
+    /// The inner service has answered.
+    pub(super) fn answered(&mut self, ok: bool) {
+        if !self.enforced
+            && let Some(limits) = self.limits
+            && limits.deadline.has_passed()
+        {
+            self.count_elapsed(limits.limit);
+        }
+        self.end(if ok { Ended::Ok } else { Ended::Failed });
+    }
+
+    /// The timer has fired.
+    pub(super) fn elapsed(&mut self) -> Elapsed {
+        let (limit, after) = match self.limits {
+            Some(limits) => (limits.limit, clock::instant().saturating_duration_since(limits.started)),
+            // There is no timer without limits; the name below is all there would be to say.
+            None => (Limit::Total, Duration::ZERO),
+        };
+        self.count_elapsed(limit);
+        // The caller had less time than we allow: that says nothing about the service below.
+        self.end(if limit == Limit::Ambient { Ended::Neutral } else { Ended::Failed });
+        Elapsed::new(limit, after, Arc::clone(&self.shared.name))
+    }
+
+    fn count_elapsed(&self, limit: Limit) {
+        let counter = if limit == Limit::Ambient { &self.shared.elapsed_ambient } else { &self.shared.elapsed };
+        // ORDERING: Relaxed, a count that nothing is derived from.
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn end(&mut self, ended: Ended) {
+        self.ended = true;
+        self.shared.counts.end(ended);
+        self.shared.metrics.with(|calls| match ended {
+            Ended::Ok => calls.success.increment(1),
+            Ended::Failed => calls.failure.increment(1),
+            Ended::Neutral => calls.neutral.increment(1),
+        });
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.ended {
+            // A step that was not left in order has panicked, which is a failure of the inner service. Whether the thread is
+            // unwinding now says less: the caller may have caught the panic, or may be unwinding for reasons of its own.
+            self.end(if self.stepping { Ended::Failed } else { Ended::Neutral });
+        }
+    }
+}
+
+fn metrics(name: &str) -> Calls {
+    Calls::new(PATTERN, name, &[Reason::Deadline])
+}
