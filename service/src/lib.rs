@@ -1,6 +1,7 @@
 //! A replicated key-value service whose peer clients are stacks of [`seawall`] layers.
 
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod consensus;
@@ -8,3 +9,5 @@ pub mod peer;
 pub mod storage;
 pub mod telemetry;
 pub mod transport;
+
+pub use client::Client;
