@@ -1,3 +1,7 @@
 //! The `seawall-kv` binary; everything it does is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    seawall_kv::cli::main()
+}
