@@ -24,7 +24,7 @@ use crate::mode::Mode;
 pub struct TimeoutConfig {
     /// Labels metrics and errors. No default: two layers that cannot be told apart cannot be watched.
     pub name: String,
-    /// The longest a call may take, from `call` to its result; from 1 µs to 70 years. No default.
+    /// The longest a call may take, from `call` to its result; from [`MIN_LIMIT`] to [`MAX_LIMIT`]. No default.
     pub limit: Duration,
     /// Whether the layer stands around one attempt or around the whole call; the error says which. No default.
     pub scope: TimeoutScope,
@@ -63,7 +63,11 @@ impl TimeoutConfig {
         self
     }
 
-    pub(super) fn check(&self) -> Result<(), InvalidConfig> {
+    /// Whether every value is within its bounds.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`] with the first field that is not.
+    pub fn check(&self) -> Result<(), InvalidConfig> {
         if self.name.is_empty() {
             return Err(InvalidConfig::new("name", &self.name, "not empty"));
         }
@@ -75,9 +79,9 @@ impl TimeoutConfig {
 }
 
 /// Shorter than any call: almost certainly a number with the wrong unit.
-const MIN_LIMIT: Duration = Duration::from_micros(1);
-/// The nanoseconds share a word with scope and mode; see `Setting`.
-const MAX_LIMIT: Duration = Duration::from_secs(70 * 365 * 24 * 60 * 60);
+pub const MIN_LIMIT: Duration = Duration::from_micros(1);
+/// Longer than any process lives; the nanoseconds share a word with scope and mode.
+pub const MAX_LIMIT: Duration = Duration::from_secs(70 * 365 * 24 * 60 * 60);
 
 impl TimeoutScope {
     pub(super) const fn limit(self) -> Limit {

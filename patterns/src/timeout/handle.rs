@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::config::{Setting, TimeoutConfig};
 use super::future::ResponseFuture;
+use super::layer::TimeoutLayer;
 use crate::clock;
 use crate::counts::{Counts, Ended};
 use crate::deadline::Deadline;
@@ -107,6 +108,24 @@ impl TimeoutHandle {
             Ok(running) => ResponseFuture::running(future, running),
             Err(rejected) => ResponseFuture::refused(rejected),
         }
+    }
+
+    /// A layer that shares this limit and these statistics.
+    pub fn layer(&self) -> TimeoutLayer {
+        TimeoutLayer::of(self.clone())
+    }
+
+    /// The name in metrics and errors.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> TimeoutConfig {
+        // ORDERING: Relaxed, the word is the whole setting; see `update`.
+        let setting = Setting::unpack(self.shared.setting.load(Ordering::Relaxed));
+        let Setting { limit, scope, mode } = setting;
+        TimeoutConfig { name: self.name().to_owned(), limit, scope, mode }
     }
 
     /// What became of the calls so far.

@@ -22,6 +22,10 @@ impl TimeoutLayer {
         TimeoutHandle::new(config).map(|handle| Self { handle })
     }
 
+    pub(super) fn of(handle: TimeoutHandle) -> Self {
+        Self { handle }
+    }
+
     /// Watches and changes every service made by this layer.
     pub fn handle(&self) -> TimeoutHandle {
         self.handle.clone()

@@ -38,7 +38,7 @@ mod future;
 mod tests;
 
 pub use self::{
-    config::{TimeoutConfig, TimeoutScope},
+    config::*,
     future::ResponseFuture,
     handle::{TimeoutHandle, TimeoutStats},
     layer::TimeoutLayer,

@@ -245,7 +245,10 @@ async fn an_update_reaches_every_service_and_clone() {
     let layer = layer();
     let service = sleeper(&layer);
     let config = TimeoutConfig::attempt("peer", LIMIT);
-    layer.handle().update(TimeoutConfig { limit: LIMIT * 3, ..config.clone() }).unwrap();
+    let longer = TimeoutConfig { limit: LIMIT * 3, ..config.clone() };
+    layer.handle().update(longer.clone()).unwrap();
+    assert_eq!(layer.handle().config(), longer);
+    assert_eq!(sleeper(&layer.handle().layer()).oneshot(MS).await.unwrap(), Some(LIMIT * 3));
     assert_eq!(service.clone().oneshot(LIMIT * 2).await.unwrap(), Some(LIMIT * 3));
     assert_eq!(sleeper(&layer.clone()).oneshot(MS).await.unwrap(), Some(LIMIT * 3));
     let wrong = |config| layer.handle().update(config).unwrap_err().field;

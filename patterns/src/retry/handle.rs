@@ -1,0 +1,577 @@
+//! Retries as plain values: the shared budget, the handle, and the account of each call.
+
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use super::backoff::{Bounds, Progress, Stop};
+use super::budget::{Budget, Reservation, RetryBudgetStats};
+use super::config::{RetryBudgetConfig, RetryConfig};
+use super::future::ResponseFuture;
+use super::layer::RetryLayer;
+use super::policy::{Attempt, Decision, GaveUp, RetryErrors, RetryPolicy};
+use super::service::Operation;
+use crate::counts::{Counts, Ended};
+use crate::deadline::Deadline;
+use crate::error::{BoxError, InvalidConfig};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::telemetry::{Bound, Calls, Counter, Gauge};
+use crate::{clock, rng};
+
+/// How many retries all calls together may afford. Clones share one budget: give them to every layer and hedge that sends to
+/// the same peer, and together they keep to it.
+///
+/// # Example
+/// ```
+/// use seawall::{RetryBudget, RetryBudgetConfig};
+///
+/// let budget = RetryBudget::new(RetryBudgetConfig::new().ratio(0.2).floor_per_second(0.0))?;
+/// (0..5).for_each(|_| budget.deposit());
+/// let retry = budget.try_reserve(1).unwrap();
+/// assert!(budget.try_reserve(1).is_none(), "five calls pay for one retry");
+/// drop(retry); // It was never sent.
+/// budget.try_reserve(1).unwrap().spend();
+/// assert_eq!(budget.stats().balance, 0.0);
+/// # Ok::<_, seawall::InvalidConfig>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct RetryBudget {
+    budget: Arc<Budget>,
+}
+
+impl RetryBudget {
+    /// A budget that has seen no calls.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`] with the field that is out of bounds.
+    pub fn new(config: RetryBudgetConfig) -> Result<Self, InvalidConfig> {
+        config.check()?;
+        Ok(Self { budget: Arc::new(Budget::new(&config)) })
+    }
+
+    /// Counts a call, which pays for its share of a retry. Retry layers do this for each of theirs.
+    pub fn deposit(&self) {
+        self.budget.deposit(clock::now());
+    }
+
+    /// Books a retry that costs as much as `cost` ordinary ones, or says that the budget does not afford it.
+    pub fn try_reserve(&self, cost: u32) -> Option<RetryReservation> {
+        Budget::try_reserve(&self.budget, cost, clock::now()).map(RetryReservation)
+    }
+
+    /// What the budget has seen.
+    pub fn stats(&self) -> RetryBudgetStats {
+        self.budget.stats(clock::now())
+    }
+
+    /// Changes ratio, floor and window for all who share the budget. What was sent stays counted. If the window changes, the
+    /// calls counted so far pay for nothing any more.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`] with the field that is out of bounds; nothing changes.
+    pub fn update(&self, config: RetryBudgetConfig) -> Result<(), InvalidConfig> {
+        config.check()?;
+        self.budget.update(&config, clock::now());
+        Ok(())
+    }
+}
+
+impl Default for RetryBudget {
+    /// One retry for five calls and one each second, over 10 s; see [`RetryBudgetConfig`].
+    fn default() -> Self {
+        Self { budget: Arc::new(Budget::new(&RetryBudgetConfig::new())) }
+    }
+}
+
+/// A retry that the budget has granted; made by [`RetryBudget::try_reserve`].
+///
+/// It weighs on the budget while it waits and for a window after it was sent. Dropped before that, it is refunded.
+#[derive(Debug)]
+#[must_use = "a reservation that is dropped is refunded"]
+pub struct RetryReservation(Reservation);
+
+impl RetryReservation {
+    /// The retry is being sent.
+    pub fn spend(self) {
+        self.0.spend(clock::now());
+    }
+}
+
+/// Tries `operation` until it succeeds or is not worth another attempt. Its errors say so themselves, by the marks
+/// [`Permanent`](crate::Permanent) and [`Transient`](crate::Transient); see [`Decision::of_error`].
+///
+/// Each use has a [budget](RetryBudget) and statistics of its own. Code that is called often makes one [`RetryHandle`] instead.
+///
+/// # Errors
+/// The error of the operation where the first attempt settled it, else [`GaveUp`] with the last error as its source;
+/// [`InvalidConfig`].
+///
+/// # Example
+/// ```
+/// use seawall::{BoxError, Permanent, RetryConfig, find, retry};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+/// let mut left = 2;
+/// let answer = retry(RetryConfig::new("lookup"), || {
+///     left -= 1;
+///     let result = if left > 0 { Err(BoxError::from("connection reset")) } else { Ok(42) };
+///     async move { result }
+/// });
+/// assert_eq!(answer.await.unwrap(), 42);
+///
+/// let refused = retry(RetryConfig::new("lookup"), || async { Err::<(), _>(Permanent::new("no such host")) });
+/// assert!(find::<Permanent>(&*refused.await.unwrap_err()).is_some());
+/// # });
+/// ```
+pub async fn retry<F, Fut, T, E>(config: RetryConfig, operation: F) -> Result<T, BoxError>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    E: Into<BoxError>,
+{
+    RetryHandle::new(config)?.call(operation).await
+}
+
+/// Retries that share one budget and one account; of a layer by [`RetryLayer::handle`](crate::RetryLayer::handle).
+#[derive(Clone)]
+pub struct RetryHandle {
+    core: Arc<Core>,
+    errors: Arc<RetryErrors<()>>,
+}
+
+impl RetryHandle {
+    /// Retries on their own with a default [`RetryBudget`], for [`call`](Self::call).
+    ///
+    /// # Errors
+    /// [`InvalidConfig`] with the field that is out of bounds.
+    pub fn new(config: RetryConfig) -> Result<Self, InvalidConfig> {
+        Ok(Self::of(Core::new(config, RetryBudget::default())?))
+    }
+
+    /// As [`new`](Self::new), with a budget that others use too.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`] with the field that is out of bounds.
+    pub fn with_budget(config: RetryConfig, budget: RetryBudget) -> Result<Self, InvalidConfig> {
+        Ok(Self::of(Core::new(config, budget)?))
+    }
+
+    pub(super) fn of(core: Arc<Core>) -> Self {
+        Self { core, errors: Arc::new(RetryErrors::all_idempotent()) }
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Tries `operation` until it succeeds or is not worth another attempt; its errors say so themselves, see
+    /// [`Decision::of_error`]. Anything that may not be applied twice must be marked [`Permanent`](crate::Permanent).
+    ///
+    /// # Errors
+    /// The error of the operation where the first attempt settled it, else [`GaveUp`] with the last error as its source.
+    ///
+    /// Dropping the future drops the attempt; the call counts as neutral.
+    ///
+    /// # Example
+    /// ```
+    /// use seawall::{BoxError, RetryConfig, RetryHandle};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// let retries = RetryHandle::new(RetryConfig::new("lookup"))?;
+    /// let answer = retries.call(|| async { Ok::<_, BoxError>(42) }).await?;
+    /// assert_eq!(answer, 42);
+    /// assert_eq!(retries.stats().ok, 1);
+    /// # Ok::<_, BoxError>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn call<F, Fut, T, E>(&self, operation: F) -> ResponseFuture<Operation<F>, RetryErrors<()>, ()>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        E: Into<BoxError>,
+    {
+        ResponseFuture::first(Operation(operation), Arc::clone(&self.errors), &self.core)
+    }
+
+    /// As [`call`](Self::call), with a policy for the boxed error. Allocates once, for the policy.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn call_with<P, F, Fut, T, E>(&self, policy: P, operation: F) -> ResponseFuture<Operation<F>, P, ()>
+    where
+        P: RetryPolicy<(), T, BoxError>,
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        E: Into<BoxError>,
+    {
+        ResponseFuture::first(Operation(operation), Arc::new(policy), &self.core)
+    }
+
+    /// A layer that shares this budget and these statistics.
+    pub fn layer<P>(&self, policy: P) -> RetryLayer<P> {
+        RetryLayer::of(self.clone(), policy)
+    }
+
+    /// The name in metrics and errors.
+    pub fn name(&self) -> &str {
+        &self.core.name
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> RetryConfig {
+        self.core.config.lock().clone()
+    }
+
+    /// What became of the calls so far.
+    pub fn stats(&self) -> RetryStats {
+        let tally = self.core.counts.read();
+        // ORDERING: Relaxed (all), each a count of its own that nothing is derived from.
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let stopped = |stop: Stop| count(&self.core.stopped[stop as usize]);
+        RetryStats {
+            admitted: tally.admitted,
+            ok: tally.ok,
+            failed: tally.failed,
+            neutral: tally.neutral,
+            in_flight: tally.in_flight,
+            retries: count(&self.core.retries),
+            stopped: StopCounts {
+                attempts: stopped(Stop::Attempts),
+                elapsed: stopped(Stop::Elapsed),
+                deadline: stopped(Stop::Deadline),
+                budget: stopped(Stop::Budget),
+                not_ready: stopped(Stop::NotReady),
+                policy: stopped(Stop::Policy),
+            },
+        }
+    }
+
+    /// The budget, to share or to change.
+    pub fn budget(&self) -> RetryBudget {
+        self.core.budget.clone()
+    }
+
+    /// Changes limits and backoff. Calls under way go by the new values from their next failure on; a call that started while
+    /// `max_attempts` was 1 kept no copy of its request and stays at one attempt.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`], and nothing changes: a value is out of bounds, or the name differs, which metrics carry already.
+    pub fn update(&self, config: RetryConfig) -> Result<(), InvalidConfig> {
+        config.check()?;
+        if *config.name != *self.core.name {
+            return Err(InvalidConfig::new("name", config.name, "the name the layer was made with"));
+        }
+        let mut current = self.core.config.lock();
+        // ORDERING: Relaxed, a hint whether to copy requests; decisions read the config under its lock.
+        self.core.max_attempts.store(u64::from(config.max_attempts), Ordering::Relaxed);
+        *current = config;
+        Ok(())
+    }
+
+    /// Resolves the metrics again, after a recorder was installed.
+    pub fn rebind_metrics(&self) {
+        self.core.metrics.rebind(Metrics::new(&self.core.name));
+    }
+}
+
+impl fmt::Debug for RetryHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryHandle").field("name", &self.core.name).field("stats", &self.stats()).finish()
+    }
+}
+
+/// What became of the calls: `admitted = ok + failed + neutral + in_flight`. One call counts once, whatever its attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RetryStats {
+    /// Calls that came in.
+    pub admitted: u64,
+    /// Calls whose result the policy accepted; without a copy of the request, those that ended with `Ok`.
+    pub ok: u64,
+    /// Calls whose last result was a failure.
+    pub failed: u64,
+    /// Calls that were dropped by their caller.
+    pub neutral: u64,
+    /// Calls under way.
+    pub in_flight: u64,
+    /// Attempts that were sent beyond the first ones.
+    pub retries: u64,
+    /// Failed calls by the reason why there was no further attempt.
+    pub stopped: StopCounts,
+}
+
+/// Failed calls by the reason why there was no further attempt; see [`Stop`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct StopCounts {
+    /// [`Stop::Attempts`].
+    pub attempts: u64,
+    /// [`Stop::Elapsed`].
+    pub elapsed: u64,
+    /// [`Stop::Deadline`].
+    pub deadline: u64,
+    /// [`Stop::Budget`].
+    pub budget: u64,
+    /// [`Stop::NotReady`].
+    pub not_ready: u64,
+    /// [`Stop::Policy`].
+    pub policy: u64,
+}
+
+/// What the services of one layer share.
+pub(super) struct Core {
+    name: Arc<str>,
+    /// Guards limits and backoff. Taken after a failure only; a call that succeeds at once does not touch it.
+    config: Mutex<RetryConfig>,
+    /// A copy of `config.max_attempts`.
+    max_attempts: AtomicU64,
+    budget: RetryBudget,
+    counts: Counts,
+    retries: AtomicU64,
+    /// By [`Stop`].
+    stopped: [AtomicU64; STOPS.len()],
+    metrics: Bound<Metrics>,
+}
+
+const STOPS: [Stop; 6] = [Stop::Attempts, Stop::Elapsed, Stop::Deadline, Stop::Budget, Stop::NotReady, Stop::Policy];
+
+impl Core {
+    pub(super) fn new(config: RetryConfig, budget: RetryBudget) -> Result<Arc<Self>, InvalidConfig> {
+        config.check()?;
+        let name: Arc<str> = config.name.as_str().into();
+        Ok(Arc::new(Self {
+            metrics: Bound::new(Metrics::new(&name)),
+            name,
+            max_attempts: AtomicU64::new(u64::from(config.max_attempts)),
+            config: Mutex::new(config),
+            budget,
+            counts: Counts::default(),
+            retries: AtomicU64::new(0),
+            stopped: Default::default(),
+        }))
+    }
+
+    /// The same settings with another budget and an account of its own.
+    pub(super) fn with_budget(&self, budget: RetryBudget) -> Arc<Self> {
+        let config = self.config.lock().clone();
+        Arc::new(Self {
+            name: Arc::clone(&self.name),
+            max_attempts: AtomicU64::new(u64::from(config.max_attempts)),
+            config: Mutex::new(config),
+            budget,
+            counts: Counts::default(),
+            retries: AtomicU64::new(0),
+            stopped: Default::default(),
+            metrics: Bound::new(Metrics::new(&self.name)),
+        })
+    }
+
+    /// Whether there may be a second attempt, so that the request is worth a copy.
+    pub(super) fn retries_at_all(&self) -> bool {
+        // ORDERING: Relaxed, a hint; see `update`.
+        self.max_attempts.load(Ordering::Relaxed) > 1
+    }
+
+    /// Opens the account of a call that starts now.
+    pub(super) fn start(self: &Arc<Self>) -> Call {
+        let now = clock::now();
+        if let Some(balance) = self.budget.budget.deposit(now) {
+            self.metrics.with(|metrics| metrics.balance.set(balance));
+        }
+        self.counts.start();
+        Call {
+            core: Arc::clone(self),
+            started: now,
+            progress: Progress::first(),
+            reservation: None,
+            stepping: false,
+            ended: false,
+        }
+    }
+}
+
+/// What follows a result.
+pub(super) enum Next {
+    /// It is the answer, or an error that is none of our business.
+    Stands,
+    /// It is a failure, and the last result.
+    Stop(Stop),
+    /// Another attempt after this time.
+    After(Duration),
+}
+
+/// The account of one call: closed with its outcome, or as neutral when it is dropped before. A retry that was granted and
+/// not sent goes back to the budget with it.
+pub(super) struct Call {
+    core: Arc<Core>,
+    started: Duration,
+    progress: Progress,
+    reservation: Option<RetryReservation>,
+    /// Within a step of the inner service.
+    stepping: bool,
+    ended: bool,
+}
+
+impl Call {
+    /// Runs a step of the inner service.
+    pub(super) fn step<R>(&mut self, step: impl FnOnce() -> R) -> R {
+        self.stepping = true;
+        let result = step();
+        self.stepping = false;
+        result
+    }
+
+    pub(super) fn attempt(&self) -> Attempt {
+        Attempt::new(self.progress.attempts, self.started)
+    }
+
+    /// Takes the decision of the policy further: through the limits and the budget.
+    pub(super) fn decided(&mut self, decision: Decision) -> Next {
+        match decision {
+            Decision::Accept => {
+                self.end(Ended::Ok);
+                Next::Stands
+            }
+            Decision::GiveUp if self.progress.attempts == 1 => {
+                self.stop(Stop::Policy);
+                Next::Stands
+            }
+            Decision::GiveUp => Next::Stop(Stop::Policy),
+            Decision::Retry { after, cost } => match self.plan(after, cost) {
+                Ok(wait) => Next::After(wait),
+                Err(stop) => Next::Stop(stop),
+            },
+        }
+    }
+
+    /// The call ends with the result of its only attempt, which nobody judges.
+    pub(super) fn unjudged(&mut self, ok: bool) {
+        self.end(if ok { Ended::Ok } else { Ended::Failed });
+    }
+
+    fn plan(&mut self, hint: Option<Duration>, cost: u32) -> Result<Duration, Stop> {
+        let (backoff, bounds) = {
+            let config = self.core.config.lock();
+            let bounds = Bounds {
+                max_attempts: config.max_attempts,
+                elapsed_left: config.max_elapsed.saturating_sub(self.elapsed()),
+                deadline_left: Deadline::remaining(),
+            };
+            (config.backoff, bounds)
+        };
+        let wait = self.progress.next(&backoff, bounds, hint, rng::draw())?;
+        // Last, since it is the only step that takes something.
+        self.reservation = self.core.budget.try_reserve(cost);
+        if self.reservation.is_some() { Ok(wait) } else { Err(Stop::Budget) }
+    }
+
+    /// What is left for the retry to start, and what it means when that is used up.
+    fn time_left(&self, max_elapsed: Duration) -> (Duration, Stop) {
+        let elapsed = (max_elapsed.saturating_sub(self.elapsed()), Stop::Elapsed);
+        match Deadline::remaining() {
+            Some(left) if left < elapsed.0 => (left, Stop::Deadline),
+            _ => elapsed,
+        }
+    }
+
+    /// How long the service may take to be ready for the retry, and what it means if it takes longer.
+    pub(super) fn ready_within(&self) -> (Duration, Stop) {
+        let config = self.core.config.lock();
+        let left = self.time_left(config.max_elapsed);
+        if left.0 < config.max_ready_wait { left } else { (config.max_ready_wait, Stop::NotReady) }
+    }
+
+    /// Whether there is still time for the retry: timers fire late, and readiness may have come late.
+    pub(super) fn in_time(&self) -> Result<(), Stop> {
+        let max_elapsed = self.core.config.lock().max_elapsed;
+        let (left, stop) = self.time_left(max_elapsed);
+        if left.is_zero() { Err(stop) } else { Ok(()) }
+    }
+
+    /// The retry is being sent.
+    pub(super) fn sent(&mut self) {
+        self.progress.sent();
+        // ORDERING: Relaxed, a count that nothing is derived from.
+        self.core.retries.fetch_add(1, Ordering::Relaxed);
+        let balance = self.reservation.take().map(|reservation| reservation.0.spend(clock::now()));
+        self.core.metrics.with(|metrics| {
+            metrics.retry(self.progress.attempts);
+            if let Some(balance) = balance {
+                metrics.balance.set(balance);
+            }
+        });
+    }
+
+    /// The call ends with `result`, because of `stop`.
+    pub(super) fn gave_up<T>(&mut self, stop: Stop, result: Result<T, BoxError>) -> Result<T, BoxError> {
+        // Before the caller hears of it: the next call may be made with what this one gives back.
+        drop(self.reservation.take());
+        self.stop(stop);
+        result.map_err(|source| {
+            let name = Arc::clone(&self.core.name);
+            GaveUp::new(name, stop, self.progress.attempts, self.elapsed(), source).into()
+        })
+    }
+
+    pub(super) fn attempts(&self) -> u32 {
+        self.progress.attempts
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        clock::read().saturating_sub(self.started)
+    }
+
+    fn stop(&mut self, stop: Stop) {
+        // ORDERING: Relaxed, a count that nothing is derived from.
+        self.core.stopped[stop as usize].fetch_add(1, Ordering::Relaxed);
+        self.core.metrics.with(|metrics| metrics.gave_up[stop as usize].increment(1));
+        self.end(Ended::Failed);
+    }
+
+    fn end(&mut self, ended: Ended) {
+        self.ended = true;
+        self.core.counts.end(ended);
+        self.core.metrics.with(|metrics| match ended {
+            Ended::Ok => metrics.calls.success.increment(1),
+            Ended::Failed => metrics.calls.failure.increment(1),
+            Ended::Neutral => metrics.calls.neutral.increment(1),
+        });
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.ended {
+            // A step that was not left in order has panicked, which is a failure of the inner service.
+            self.end(if self.stepping { Ended::Failed } else { Ended::Neutral });
+        }
+    }
+}
+
+/// The label of each retry, by its attempt number from 2.
+const ATTEMPTS: [&str; 9] = ["2", "3", "4", "5", "6", "7", "8", "9", "10+"];
+
+struct Metrics {
+    calls: Calls,
+    retries: [Counter; ATTEMPTS.len()],
+    gave_up: [Counter; STOPS.len()],
+    balance: Gauge,
+}
+
+impl Metrics {
+    fn new(name: &str) -> Self {
+        Self {
+            calls: Calls::new("retry", name, &[]),
+            retries: ATTEMPTS
+                .map(|attempt| Counter::new("seawall_retry_attempts_total", &[("name", name), ("attempt", attempt)])),
+            gave_up: STOPS
+                .map(|stop| Counter::new("seawall_retry_gave_up_total", &[("name", name), ("stop", stop.as_str())])),
+            balance: Gauge::new("seawall_retry_budget_balance", &[("name", name)]),
+        }
+    }
+
+    fn retry(&self, attempt: u32) {
+        let index = (attempt as usize).saturating_sub(2).min(ATTEMPTS.len() - 1);
+        self.retries[index].increment(1);
+    }
+}

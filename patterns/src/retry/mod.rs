@@ -1,0 +1,65 @@
+//! Tries again what may work at the next attempt, and not too much.
+//!
+//! **When.** Single calls fail for reasons that pass: a lost connection, a leader that moves, a server that restarts. Where a
+//! peer is down for longer, a circuit breaker belongs inside of the retries, which do not repeat its refusals.
+//! **What.** A [policy](RetryPolicy) judges each result. Another attempt waits for its backoff with jitter, for the server's
+//! hint, and for the service to be ready; it is left out when attempts, time, the caller's deadline or the budget do not allow
+//! it, and then at once: nobody waits for an attempt that will not come.
+//! **How.** A [`RetryBudget`] holds all retries together to a share of the calls, in every window. It may be shared by layers.
+//! The request is copied where the policy permits it; a call that needs no retry allocates nothing beyond that copy. The first
+//! attempt runs on the readied service, further ones on a clone of it that is polled ready anew.
+//!
+//! A response that the policy wants to improve is kept until the next attempt is sent, and returned if none is.
+//! Dropping the future ends the call as neutral and refunds a retry that was granted and not sent.
+//!
+//! Metrics, besides `seawall_calls_total`: `seawall_retry_attempts_total{name,attempt}` counts the retries by their number
+//! from 2 (`10+` from the tenth), `seawall_retry_gave_up_total{name,stop}` the calls that would have been tried again,
+//! `seawall_retry_budget_balance{name}` what is left of the budget.
+//!
+//! ```
+//! use std::sync::atomic::{AtomicU32, Ordering};
+//! use seawall::{BoxError, RetryConfig, RetryErrors, RetryLayer, Transient};
+//! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+//! static CALLS: AtomicU32 = AtomicU32::new(0);
+//! let retry = RetryLayer::new(RetryConfig::new("peer"), RetryErrors::all_idempotent())?;
+//! let mut peer = ServiceBuilder::new().layer(retry.clone()).service(service_fn(|key: &'static str| async move {
+//!     match CALLS.fetch_add(1, Ordering::Relaxed) {
+//!         0 => Err(BoxError::from(Transient::new("connection reset"))),
+//!         _ => Ok(key),
+//!     }
+//! }));
+//!
+//! let (answer, report) = peer.ready().await?.call("key").reported().await;
+//! assert_eq!(answer?, "key");
+//! assert_eq!(report.attempts, 2);
+//! assert_eq!(retry.handle().stats().retries, 1);
+//! # Ok::<_, BoxError>(())
+//! # }).unwrap();
+//! ```
+
+mod config;
+
+mod backoff;
+mod budget;
+
+mod handle;
+mod layer;
+mod service;
+
+mod future;
+mod policy;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    backoff::{Backoff, DEFAULT_BASE, DEFAULT_CAP, DEFAULT_FACTOR, Growth, Jitter, Stop},
+    budget::RetryBudgetStats,
+    config::*,
+    future::{Reported, ResponseFuture, RetryReport},
+    handle::{RetryBudget, RetryHandle, RetryReservation, RetryStats, StopCounts, retry},
+    layer::RetryLayer,
+    policy::{Attempt, Decision, GaveUp, Permanent, RetryErrors, RetryPolicy, TIMEOUT_COST, Transient},
+    service::{Operation, OperationFuture, Retry},
+};
