@@ -1,5 +1,24 @@
 //! Resilience patterns for Rust services as tower layers.
+//!
+//! | trouble | pattern |
+//! |---|---|
+//! | a peer fails or is slow, and every call to it makes things worse | [`circuit_breaker`] |
+//! | whoever called us has stopped waiting | [`Deadline`] |
+//!
+//! Every pattern is a layer for tower and, without tower, a plain value with the same state. State lives in the layer: the
+//! services it makes, and their clones, share it.
+//!
+//! # Stacking order
+//!
+//! Outermost first: the deadline of the whole call, then retries, then the breaker (so that it sees attempts), then limits on
+//! concurrency, then the timeout of one attempt, then the transport.
+//!
+//! # Errors
+//!
+//! A layer that may refuse has the error type [`BoxError`]. A refusal is [`Rejected`]: the inner service was never called.
+//! A timer that fired later is [`Elapsed`]: the outcome is unknown. Both are found in any chain of sources by [`find`].
 
+pub mod circuit_breaker;
 #[allow(dead_code, reason = "each pattern takes what it needs")]
 mod clock;
 mod counts;

@@ -6,11 +6,14 @@
 //! | metric | labels |
 //! |---|---|
 //! | `seawall_calls_total` | `pattern`, `name`, `outcome` (success, failure, neutral, rejected), `reason` (empty unless rejected) |
+//! | `seawall_circuit_breaker_state` | `name`, `state`: 1 for the state it is in, 0 for the others |
+//! | `seawall_circuit_breaker_transitions_total` | `name`, `from`, `to`, `cause` |
 
 #![allow(dead_code, reason = "each pattern takes the kinds it needs")]
 
 use std::time::Duration;
 
+use crate::circuit_breaker::{State, Transition};
 use crate::error::Reason;
 
 /// The labels of one metric.
@@ -111,6 +114,59 @@ impl Calls {
         if let Some((_, counter)) = self.rejected.iter().find(|(known, _)| *known == reason) {
             counter.increment(1);
         }
+    }
+}
+
+/// The metrics of one circuit breaker.
+pub(crate) struct BreakerMetrics {
+    pub(crate) calls: Calls,
+    states: [(State, Gauge); State::ALL.len()],
+}
+
+impl BreakerMetrics {
+    /// The metrics of the breaker called `name`, which is in `state`.
+    pub(crate) fn new(name: &str, state: State) -> Self {
+        let reasons = [Reason::Open, Reason::Probing, Reason::ForcedOpen];
+        let gauge =
+            |state: State| Gauge::new("seawall_circuit_breaker_state", &[("name", name), ("state", state.as_str())]);
+        let metrics = Self {
+            calls: Calls::new("circuit_breaker", name, &reasons),
+            states: State::ALL.map(|state| (state, gauge(state))),
+        };
+        metrics.state(state);
+        metrics
+    }
+
+    /// Shows the state: 1 for `now`, 0 for every other.
+    pub(crate) fn state(&self, now: State) {
+        for (state, gauge) in &self.states {
+            gauge.set(if *state == now { 1.0 } else { 0.0 });
+        }
+    }
+}
+
+/// Counts and logs one change of state of the breaker called `name`.
+pub(crate) fn breaker_transition(name: &str, transition: &Transition) {
+    let (from, to, cause) = (transition.from.as_str(), transition.to.as_str(), transition.cause.as_str());
+    let labels = [("name", name), ("from", from), ("to", to), ("cause", cause)];
+    // Resolved here and not before: transitions are rare, and most of the combinations never happen.
+    Counter::new("seawall_circuit_breaker_transitions_total", &labels).increment(1);
+    #[cfg(feature = "tracing")]
+    {
+        let Transition { generation, open_for, consecutive_failures, counts, .. } = transition;
+        tracing::warn!(
+            name,
+            from,
+            to,
+            cause,
+            generation,
+            ?open_for,
+            consecutive_failures,
+            calls = counts.calls,
+            failed = counts.failed,
+            slow = counts.slow,
+            "circuit breaker changed its state"
+        );
     }
 }
 

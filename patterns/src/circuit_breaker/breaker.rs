@@ -1,0 +1,436 @@
+//! The breaker as a plain value: one lock around the [machine](Machine). It reads no clock and draws nothing: it asks for
+//! `now` and for a draw only when something configured needs them.
+
+use std::time::Duration;
+
+use super::config::CircuitBreakerConfig;
+use super::machine::Machine;
+use super::state::{Effect, Gate, Outcome, Override, Permit, Refusal, State, Stats};
+use crate::error::InvalidConfig;
+use crate::sync::Mutex;
+
+/// A circuit breaker as a plain value.
+#[derive(Debug)]
+pub struct Breaker {
+    /// Guards everything: configuration, state, window and counts change together. Held for a few dozen instructions.
+    machine: Mutex<Machine>,
+}
+
+impl Breaker {
+    /// A closed breaker with an empty window.
+    ///
+    /// # Errors
+    /// As [`CircuitBreakerConfig::check`].
+    pub fn new(config: CircuitBreakerConfig) -> Result<Self, InvalidConfig> {
+        config.check()?;
+        Ok(Self { machine: Mutex::new(Machine::new(config)) })
+    }
+
+    /// Asks for one call; `exempt` calls are never refused. `now` is asked at most once, and not by a closed breaker
+    /// that need not know when a call began; `draw`, from 0 to 1, only when probes that timed out open the breaker.
+    pub fn admit(
+        &self,
+        exempt: bool,
+        now: impl FnOnce() -> Duration,
+        draw: impl FnOnce() -> f64,
+    ) -> (Result<Permit, Refusal>, Effect) {
+        self.machine.lock().admit(exempt, now, draw)
+    }
+
+    /// Hands in the outcome of a call; answers what it counted as, which is never [`Outcome::Cancelled`]. `now` is asked
+    /// at most once and only if the window, the slow-call check, a probe or a change of state needs it; `draw`, from 0
+    /// to 1, only when the breaker opens.
+    pub fn report(
+        &self,
+        permit: Permit,
+        outcome: Outcome,
+        now: impl FnOnce() -> Duration,
+        draw: impl FnOnce() -> f64,
+    ) -> (Outcome, Effect) {
+        self.machine.lock().report(permit, outcome, now, draw)
+    }
+
+    /// Asks for readiness: while closed nothing is reserved, while half-open one probe is.
+    pub fn reserve(&self, now: Duration, draw: impl FnOnce() -> f64) -> (Gate, Effect) {
+        self.machine.lock().reserve(now, draw)
+    }
+
+    /// Whether a reservation is still good: not expired, and the breaker in the state that granted it.
+    pub fn holds(&self, permit: &Permit, now: Duration) -> bool {
+        self.machine.lock().holds(permit, now)
+    }
+
+    /// Turns a reservation into a call that starts now; `None` if it is no longer good.
+    pub fn claim(&self, permit: Permit, now: Duration) -> Option<Permit> {
+        self.machine.lock().claim(permit, now)
+    }
+
+    /// Gives a reservation back unspent.
+    pub fn release(&self, permit: Permit) -> Effect {
+        self.machine.lock().release(permit)
+    }
+
+    /// The state now. An open breaker whose time is over stays open until the next call asks.
+    pub fn state(&self) -> State {
+        self.machine.lock().state()
+    }
+
+    /// All counts, read together.
+    pub fn stats(&self) -> Stats {
+        self.machine.lock().stats()
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> CircuitBreakerConfig {
+        self.machine.lock().config()
+    }
+
+    /// Swaps the configuration and keeps the state: an open breaker stays open until its time, the window starts empty
+    /// only if its size changed.
+    ///
+    /// # Errors
+    /// As [`CircuitBreakerConfig::check`], and where a field that cannot change live would.
+    pub fn update(&self, config: CircuitBreakerConfig) -> Result<Effect, InvalidConfig> {
+        self.machine.lock().update(config)
+    }
+
+    /// Sets an override that sticks, or ends it with `None`, which also closes the breaker and empties its window.
+    pub fn force(&self, to: Option<Override>) -> Effect {
+        self.machine.lock().force(to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::{CancelPolicy, OnOpen, Window};
+    use super::super::state::{Cause, Transition};
+    use super::super::window::Counts;
+    use super::*;
+    use crate::error::Reason;
+    use crate::mode::Mode;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Opens at once for exactly the ceiling: 10 s, 20 s, 40 s, 40 s.
+    fn config() -> CircuitBreakerConfig {
+        CircuitBreakerConfig::new("peer")
+            .window(Window::Calls(10))
+            .minimum_calls(4)
+            .failure_rate(0.5)
+            .consecutive_failures(None)
+            .jitter(0.0)
+            .open_for(10 * SECOND)
+            .open_max(40 * SECOND)
+            .probes(1)
+            .probe_timeout(5 * SECOND)
+    }
+
+    fn breaker(config: CircuitBreakerConfig) -> Breaker {
+        Breaker::new(config).unwrap()
+    }
+
+    fn admit(breaker: &Breaker, now: Duration) -> Result<Permit, Refusal> {
+        breaker.admit(false, || now, || 0.0).0
+    }
+
+    fn report(breaker: &Breaker, permit: Permit, outcome: Outcome, now: Duration) -> Option<Transition> {
+        breaker.report(permit, outcome, || now, || 0.0).1.transition
+    }
+
+    fn call(breaker: &Breaker, outcome: Outcome, now: Duration) -> Option<Transition> {
+        let permit = admit(breaker, now).unwrap();
+        report(breaker, permit, outcome, now)
+    }
+
+    /// A breaker that opened at 0 and whose open time ends at 10 s.
+    fn opened(config: CircuitBreakerConfig) -> Breaker {
+        let breaker = breaker(config);
+        for _ in 0..4 {
+            call(&breaker, Outcome::Failure, Duration::ZERO);
+        }
+        assert_eq!(breaker.state(), State::Open);
+        breaker
+    }
+
+    #[test]
+    fn opens_at_the_failure_rate_after_the_minimum_of_calls() {
+        let breaker = breaker(config());
+        for _ in 0..2 {
+            assert_eq!(call(&breaker, Outcome::Success, SECOND), None);
+        }
+        assert_eq!(call(&breaker, Outcome::Failure, SECOND), None, "three calls are below the minimum");
+        let opened = call(&breaker, Outcome::Failure, SECOND).unwrap();
+        assert_eq!((opened.from, opened.to, opened.cause), (State::Closed, State::Open, Cause::FailureRate));
+        assert_eq!((opened.counts.calls, opened.counts.failed, opened.generation), (4, 2, 1));
+        assert_eq!(opened.open_for, Some(10 * SECOND));
+    }
+
+    #[test]
+    fn a_long_healthy_history_does_not_mask_an_outage() {
+        for window in [Window::Calls(10), Window::Time(10 * SECOND)] {
+            let breaker = breaker(config().window(window));
+            let hour = 3_600;
+            for second in 0..hour {
+                call(&breaker, Outcome::Success, second * SECOND);
+            }
+            let failures = (hour..).position(|second| call(&breaker, Outcome::Failure, second * SECOND).is_some());
+            assert_eq!(failures, Some(4), "the fifth failure makes half of the last ten");
+        }
+    }
+
+    #[test]
+    fn open_breaker_tells_the_exact_remaining_time() {
+        let breaker = opened(config());
+        let refused = Refusal { reason: Reason::Open, retry_after: Some(7 * SECOND) };
+        assert_eq!(admit(&breaker, 3 * SECOND).unwrap_err(), refused);
+    }
+
+    #[test]
+    fn open_breaker_admits_one_probe() {
+        let breaker = opened(config());
+        let (probe, effect) = breaker.admit(false, || 10 * SECOND, || 0.0);
+        assert!(probe.is_ok());
+        assert_eq!(
+            effect.transition.map(|change| (change.to, change.cause)),
+            Some((State::HalfOpen, Cause::OpenTimeOver))
+        );
+        assert_eq!(admit(&breaker, 10 * SECOND).unwrap_err().reason, Reason::Probing);
+    }
+
+    #[test]
+    fn enough_successful_probes_close() {
+        let breaker = opened(config().probes(3).probe_success_rate(0.6));
+        let probes: Vec<_> = (0..3).map(|_| admit(&breaker, 10 * SECOND).unwrap()).collect();
+        assert!(admit(&breaker, 10 * SECOND).is_err());
+        assert_eq!(report(&breaker, probes[0], Outcome::Failure, 11 * SECOND), None);
+        assert_eq!(report(&breaker, probes[1], Outcome::Success, 11 * SECOND), None);
+        let closed = report(&breaker, probes[2], Outcome::Success, 11 * SECOND).unwrap();
+        assert_eq!((closed.to, closed.cause, closed.counts.calls), (State::Closed, Cause::ProbesSucceeded, 3));
+        assert_eq!(breaker.stats().window, Counts::default(), "the outage is forgotten");
+    }
+
+    #[test]
+    fn failed_probes_open_for_longer_up_to_the_cap_and_a_stable_close_starts_again() {
+        let breaker = opened(config());
+        let mut now = 10 * SECOND;
+        for seconds in [20, 40, 40] {
+            let opened = call(&breaker, Outcome::Failure, now).unwrap();
+            assert_eq!((opened.cause, opened.open_for), (Cause::ProbesFailed, Some(seconds * SECOND)));
+            now += seconds * SECOND;
+        }
+        let trip = |now| (0..4).filter_map(|_| call(&breaker, Outcome::Failure, now)).last().and_then(|t| t.open_for);
+        call(&breaker, Outcome::Success, now);
+        now += 29 * SECOND;
+        assert_eq!(trip(now), Some(40 * SECOND), "one second short of stable");
+        now += 40 * SECOND;
+        call(&breaker, Outcome::Success, now);
+        assert_eq!(trip(now + 30 * SECOND), Some(10 * SECOND));
+    }
+
+    #[test]
+    fn the_cap_keeps_its_jitter() {
+        let breaker = breaker(config().jitter(1.0).consecutive_failures(1));
+        let mut open_times = [0.0, 0.0, 0.0, 0.0, 0.5, 0.75].iter().zip(0..).map(|(draw, round)| {
+            let now = round * 40 * SECOND;
+            let permit = admit(&breaker, now).unwrap();
+            breaker.report(permit, Outcome::Failure, || now, || *draw).1.transition.unwrap().open_for.unwrap()
+        });
+        assert!(open_times.by_ref().take(4).eq([10, 20, 40, 40].map(|seconds| seconds * SECOND)));
+        assert!(open_times.eq([20 * SECOND, 10 * SECOND]));
+    }
+
+    #[test]
+    fn retry_after_lengthens_the_open_time_within_its_bound() {
+        let open_for = |hint: Duration| {
+            let breaker = breaker(config().consecutive_failures(1).retry_after_max(60 * SECOND));
+            call(&breaker, Outcome::Overload { retry_after: Some(hint) }, SECOND).unwrap().open_for
+        };
+        assert_eq!(open_for(SECOND), Some(10 * SECOND));
+        assert_eq!(open_for(30 * SECOND), Some(30 * SECOND));
+        assert_eq!(open_for(Duration::MAX), Some(60 * SECOND));
+    }
+
+    #[test]
+    fn slow_calls_open_and_a_slow_probe_does_not_close() {
+        let breaker = breaker(config().slow_calls(SECOND, 1.0));
+        let slow_call = |start: Duration, lasts: Duration| {
+            let permit = admit(&breaker, start).unwrap();
+            report(&breaker, permit, Outcome::Success, start + lasts)
+        };
+        for start in 0..9 {
+            assert_eq!(slow_call(start * SECOND, SECOND), None, "exactly the limit is not slow");
+        }
+        for start in 5..14 {
+            assert_eq!(slow_call(start * 2 * SECOND, 2 * SECOND), None);
+        }
+        let opened = slow_call(28 * SECOND, 2 * SECOND).unwrap();
+        assert_eq!((opened.cause, opened.counts.slow, opened.counts.failed), (Cause::SlowRate, 10, 0));
+        assert_eq!(slow_call(40 * SECOND, 2 * SECOND).unwrap().cause, Cause::ProbesFailed);
+    }
+
+    #[test]
+    fn failures_in_a_row_open_before_any_rate() {
+        let breaker = breaker(config().minimum_calls(10).consecutive_failures(3));
+        for outcome in [Outcome::Failure, Outcome::Failure, Outcome::Success, Outcome::Failure, Outcome::Failure] {
+            assert_eq!(call(&breaker, outcome, SECOND), None);
+        }
+        assert_eq!(call(&breaker, Outcome::Neutral, SECOND), None, "a neutral call neither counts nor interrupts");
+        let opened = call(&breaker, Outcome::Failure, SECOND).unwrap();
+        assert_eq!((opened.cause, opened.consecutive_failures), (Cause::ConsecutiveFailures, 3));
+    }
+
+    #[test]
+    fn stale_result_is_ignored() {
+        let breaker = breaker(config());
+        let old: Vec<_> = (0..3).map(|_| admit(&breaker, Duration::ZERO).unwrap()).collect();
+        for _ in 0..4 {
+            call(&breaker, Outcome::Failure, Duration::ZERO);
+        }
+        let probe = admit(&breaker, 10 * SECOND).unwrap();
+        // A success from before the trip is no probe, nor is a failure.
+        assert_eq!(report(&breaker, old[0], Outcome::Success, 10 * SECOND), None);
+        assert_eq!(report(&breaker, old[1], Outcome::Failure, 10 * SECOND), None);
+        assert_eq!(breaker.state(), State::HalfOpen);
+        assert!(admit(&breaker, 10 * SECOND).is_err(), "and it returns nobody's slot");
+        report(&breaker, probe, Outcome::Success, 10 * SECOND);
+        report(&breaker, old[2], Outcome::Failure, 10 * SECOND);
+        let stats = breaker.stats();
+        assert_eq!((stats.state, stats.window.failed, stats.stale), (State::Closed, 0, 3));
+        assert_eq!((stats.admitted, stats.succeeded, stats.failed, stats.in_flight), (8, 2, 6, 0));
+    }
+
+    #[test]
+    fn dropped_probe_returns_its_slot() {
+        let breaker = opened(config());
+        for _ in 0..100 {
+            assert_eq!(call(&breaker, Outcome::Cancelled, 10 * SECOND), None);
+        }
+        assert_eq!(call(&breaker, Outcome::Success, 10 * SECOND).unwrap().to, State::Closed);
+    }
+
+    #[test]
+    fn probe_that_never_answers_has_failed_after_its_timeout() {
+        let breaker = opened(config());
+        let lost = admit(&breaker, 10 * SECOND).unwrap();
+        assert_eq!(admit(&breaker, 14 * SECOND).unwrap_err().reason, Reason::Probing);
+        let refused = admit(&breaker, 15 * SECOND).unwrap_err();
+        assert_eq!(refused, Refusal { reason: Reason::Open, retry_after: Some(20 * SECOND) });
+        assert_eq!(report(&breaker, lost, Outcome::Success, 16 * SECOND), None, "too late to count");
+        assert_eq!(breaker.state(), State::Open);
+    }
+
+    #[test]
+    fn probe_dropped_after_its_timeout_has_failed() {
+        let breaker = opened(config());
+        let probe = admit(&breaker, 10 * SECOND).unwrap();
+        assert_eq!(report(&breaker, probe, Outcome::Cancelled, 15 * SECOND).unwrap().cause, Cause::ProbesFailed);
+    }
+
+    #[test]
+    fn cancelled_call_counts_only_after_the_configured_time() {
+        let breaker = breaker(config().consecutive_failures(1).cancel(CancelPolicy::FailureAfter(SECOND)));
+        let (early, late) = (admit(&breaker, SECOND).unwrap(), admit(&breaker, SECOND).unwrap());
+        assert_eq!(report(&breaker, early, Outcome::Cancelled, SECOND * 3 / 2), None);
+        assert_eq!(report(&breaker, late, Outcome::Cancelled, 2 * SECOND).unwrap().to, State::Open);
+    }
+
+    #[test]
+    fn overrides_stick_until_reset() {
+        let breaker = breaker(config());
+        let forced = breaker.force(Some(Override::Open)).transition.unwrap();
+        assert_eq!((forced.to, forced.cause), (State::ForcedOpen, Cause::ByHand));
+        let refused = Refusal { reason: Reason::ForcedOpen, retry_after: None };
+        assert_eq!(admit(&breaker, 1_000_000 * SECOND).unwrap_err(), refused);
+        for (to, state) in [(Override::Closed, State::ForcedClosed), (Override::Disabled, State::Disabled)] {
+            assert_eq!(breaker.force(Some(to)).transition.unwrap().to, state);
+            for _ in 0..20 {
+                assert_eq!(call(&breaker, Outcome::Failure, SECOND), None);
+            }
+        }
+        assert_eq!(breaker.force(None).transition.unwrap().to, State::Closed);
+        assert_eq!(breaker.force(None).transition, None);
+    }
+
+    #[test]
+    fn a_result_from_before_an_override_does_not_touch_it() {
+        let breaker = opened(config());
+        let probe = admit(&breaker, 10 * SECOND).unwrap();
+        let _ = breaker.force(Some(Override::Open));
+        assert_eq!(report(&breaker, probe, Outcome::Success, 10 * SECOND), None);
+        assert_eq!(breaker.state(), State::ForcedOpen);
+    }
+
+    #[test]
+    fn observing_decides_and_refuses_nothing() {
+        let breaker = opened(config());
+        assert!(breaker.force(Some(Override::Observe)).transition.is_none());
+        call(&breaker, Outcome::Failure, SECOND);
+        let stats = breaker.stats();
+        assert_eq!((stats.state, stats.mode, stats.would_refuse, stats.refused), (State::Open, Mode::Observe, 1, 0));
+        assert_eq!(call(&breaker, Outcome::Success, 10 * SECOND).unwrap().to, State::Closed);
+    }
+
+    #[test]
+    fn exempt_call_passes_and_can_close_the_breaker() {
+        let breaker = opened(config());
+        let exempt = |now: Duration| breaker.admit(true, || now, || 0.0).0.unwrap();
+        assert_eq!(report(&breaker, exempt(SECOND), Outcome::Success, SECOND), None, "open: a passenger");
+        let probe = exempt(10 * SECOND);
+        assert_eq!(report(&breaker, exempt(10 * SECOND), Outcome::Failure, 10 * SECOND), None, "no slot: a passenger");
+        assert_eq!(report(&breaker, probe, Outcome::Success, 10 * SECOND).unwrap().to, State::Closed);
+        assert_eq!(breaker.stats().refused, 0);
+    }
+
+    #[test]
+    fn update_keeps_the_state_and_the_open_time() {
+        let breaker = opened(config());
+        assert!(breaker.update(config().open_for(SECOND)).unwrap().transition.is_none());
+        assert_eq!(admit(&breaker, 9 * SECOND).unwrap_err().retry_after, Some(SECOND));
+        assert_eq!(breaker.update(config().probes(0)).unwrap_err().field, "probes");
+        assert_eq!(breaker.update(config().on_open(OnOpen::NotReady)).unwrap_err().field, "on_open");
+        let disabled = breaker.update(config().mode(Mode::Disabled)).unwrap().transition.unwrap();
+        assert_eq!((disabled.to, disabled.cause), (State::Disabled, Cause::Updated));
+        assert_eq!(breaker.update(config()).unwrap().transition.unwrap().to, State::Closed);
+    }
+
+    #[test]
+    fn fewer_probes_than_are_done_decide_at_once() {
+        let breaker = opened(config().probes(5).probe_success_rate(1.0));
+        call(&breaker, Outcome::Success, 10 * SECOND);
+        let _ = breaker.update(config().probes(1)).unwrap();
+        let (permit, effect) = breaker.admit(false, || 10 * SECOND, || 0.0);
+        assert!(permit.is_ok());
+        assert_eq!(effect.transition.unwrap().to, State::Closed);
+    }
+
+    #[test]
+    fn reserved_probe_that_is_not_called_expires_neutral() {
+        let breaker = opened(config());
+        let reserve = |now: Duration| breaker.reserve(now, || 0.0).0;
+        assert!(matches!(reserve(SECOND), Gate::Wait(Some(until)) if until == 10 * SECOND));
+        let Gate::Reserved(first) = reserve(10 * SECOND) else { panic!("a free probe") };
+        assert!(matches!(reserve(11 * SECOND), Gate::Wait(Some(until)) if until == 15 * SECOND));
+        let Gate::Reserved(second) = reserve(15 * SECOND) else { panic!("the slot passed on") };
+        assert!(breaker.claim(first, 15 * SECOND).is_none());
+        assert!(!breaker.release(first).wake);
+        let call = breaker.claim(second, 16 * SECOND).unwrap();
+        assert_eq!(report(&breaker, call, Outcome::Success, 17 * SECOND).unwrap().to, State::Closed);
+    }
+
+    #[test]
+    fn time_that_goes_back_is_clamped() {
+        let breaker = opened(config());
+        assert!(admit(&breaker, 10 * SECOND).is_ok());
+        assert_eq!(admit(&breaker, SECOND).unwrap_err().reason, Reason::Probing);
+    }
+
+    #[test]
+    fn a_closed_breaker_over_calls_reads_no_clock() {
+        let breaker = breaker(config());
+        let clock = || -> Duration { panic!("nothing configured needs the time") };
+        for outcome in [Outcome::Success, Outcome::Failure, Outcome::Neutral, Outcome::Cancelled] {
+            let permit = breaker.admit(false, clock, || 0.0).0.unwrap();
+            let _ = breaker.report(permit, outcome, clock, || 0.0);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The future of one call.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+
+use super::handle::Admission;
+use super::policy::Classify;
+use crate::error::{BoxError, Rejected};
+
+pin_project! {
+    /// The answer of the inner service, or the refusal. Dropping it counts as
+    /// [`CancelPolicy`](super::CancelPolicy) says and frees the probe, after the inner future was dropped.
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<F, P> {
+        #[pin]
+        call: Call<F, P>,
+    }
+}
+
+pin_project! {
+    #[project = CallProjection]
+    #[derive(Debug)]
+    enum Call<F, P> {
+        Refused { rejected: Option<Rejected> },
+        Running { #[pin] future: F, admission: Option<Admission>, policy: P },
+    }
+}
+
+impl<F, P> ResponseFuture<F, P> {
+    pub(super) fn running(future: F, admission: Admission, policy: P) -> Self {
+        Self { call: Call::Running { future, admission: Some(admission), policy } }
+    }
+
+    pub(super) fn refused(rejected: Rejected) -> Self {
+        Self { call: Call::Refused { rejected: Some(rejected) } }
+    }
+}
+
+impl<F, P, Res, Err> Future for ResponseFuture<F, P>
+where
+    F: Future<Output = Result<Res, Err>>,
+    P: Classify<Res, Err>,
+    Err: Into<BoxError>,
+{
+    type Output = Result<Res, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().call.project() {
+            CallProjection::Refused { rejected } => match rejected.take() {
+                Some(rejected) => Poll::Ready(Err(rejected.into())),
+                // Polled after completion: as a fused future would.
+                None => Poll::Pending,
+            },
+            CallProjection::Running { future, admission, policy } => {
+                let Some(running) = admission else { return Poll::Pending };
+                let result = ready!(running.within(|| future.poll(cx)));
+                let (outcome, result) = policy.classify_boxed(result);
+                if let Some(admission) = admission.take() {
+                    admission.finish(outcome);
+                }
+                Poll::Ready(result)
+            }
+        }
+    }
+}

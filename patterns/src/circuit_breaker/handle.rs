@@ -1,0 +1,320 @@
+//! The plain value a user holds: calls, readings, overrides.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::futures::OwnedNotified;
+use tokio::sync::{Notify, watch};
+
+use super::breaker::Breaker;
+use super::config::{CircuitBreakerConfig, OnOpen};
+use super::future::ResponseFuture;
+use super::policy::{ByError, Classify};
+use super::state::{Effect, Gate, Outcome, Override, Permit, Refusal, State, Stats, Transition};
+use super::{CircuitBreakerLayer, PATTERN};
+use crate::error::{BoxError, InvalidConfig, Rejected};
+use crate::telemetry::{self, Bound};
+use crate::{clock, rng};
+
+/// A circuit breaker without tower, and the control of the layer that shares its state. Clones are the same breaker.
+///
+/// # Example
+/// ```
+/// use seawall::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerHandle, State};
+/// use seawall::Rejected;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let breaker = CircuitBreakerHandle::new(CircuitBreakerConfig::new("geocoder").consecutive_failures(1))?;
+/// let broken = async { Err::<(), _>(std::io::Error::other("no route")) };
+/// assert!(breaker.call(broken).await.is_err());
+///
+/// assert_eq!(breaker.state(), State::Open);
+/// let error = breaker.call(async { Ok::<_, std::io::Error>("never runs") }).await.unwrap_err();
+/// assert!(Rejected::find(&*error).unwrap().retry_after.is_some());
+/// # Ok::<_, seawall::InvalidConfig>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct CircuitBreakerHandle(Arc<Shared>);
+
+struct Shared {
+    name: Arc<str>,
+    on_open: OnOpen,
+    breaker: Breaker,
+    metrics: Bound<telemetry::BreakerMetrics>,
+    last: watch::Sender<Option<Transition>>,
+    /// Woken whenever a caller that waits for readiness should ask again.
+    waiting: Arc<Notify>,
+}
+
+impl CircuitBreakerHandle {
+    /// A closed breaker.
+    ///
+    /// # Errors
+    /// The first field of `config` that is out of its bound.
+    pub fn new(config: CircuitBreakerConfig) -> Result<Self, InvalidConfig> {
+        let name: Arc<str> = config.name.as_str().into();
+        let on_open = config.on_open;
+        let breaker = Breaker::new(config)?;
+        let metrics = telemetry::BreakerMetrics::new(&name, breaker.state());
+        Ok(Self(Arc::new(Shared {
+            name,
+            on_open,
+            breaker,
+            metrics: Bound::new(metrics),
+            last: watch::Sender::new(None),
+            waiting: Arc::default(),
+        })))
+    }
+
+    /// A layer whose services share this breaker.
+    pub fn layer(&self) -> CircuitBreakerLayer {
+        CircuitBreakerLayer::from(self.clone())
+    }
+
+    /// Runs `future` if the breaker admits it now; else the returned future ends with [`Rejected`] and `future` is
+    /// dropped unpolled. Errors are classified [`ByError`].
+    ///
+    /// # Cancellation
+    /// Dropping the returned future counts as [`CancelPolicy`](super::CancelPolicy) says and frees the probe.
+    pub fn call<F, T, E>(&self, future: F) -> ResponseFuture<F, ByError>
+    where
+        F: Future<Output = Result<T, E>>,
+        E: Into<BoxError> + 'static,
+    {
+        self.call_with(ByError, future)
+    }
+
+    /// As [`call`](Self::call), with a classifier.
+    pub fn call_with<F, T, E, P>(&self, policy: P, future: F) -> ResponseFuture<F, P>
+    where
+        F: Future<Output = Result<T, E>>,
+        P: Classify<T, E>,
+        E: Into<BoxError>,
+    {
+        match self.admit() {
+            Ok(admission) => ResponseFuture::running(future, admission, policy),
+            Err(rejected) => ResponseFuture::refused(rejected),
+        }
+    }
+
+    /// Asks for one call that is not a future.
+    ///
+    /// # Errors
+    /// [`Rejected`] while the breaker is open, or half-open with all its probes under way.
+    pub fn admit(&self) -> Result<Admission, Rejected> {
+        self.admit_unless_exempt(false, clock::now)
+    }
+
+    /// What the breaker is doing. An open breaker whose time is over stays open until the next call.
+    pub fn state(&self) -> State {
+        self.0.breaker.state()
+    }
+
+    /// All counts, read together.
+    pub fn stats(&self) -> Stats {
+        self.0.breaker.stats()
+    }
+
+    /// The name that labels metrics, logs and refusals.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> CircuitBreakerConfig {
+        self.0.breaker.config()
+    }
+
+    /// The latest transition, `None` before the first. A reader that is slower than the breaker misses those between;
+    /// [`Transition::generation`] tells how many. All of them are logged and counted.
+    pub fn watch(&self) -> watch::Receiver<Option<Transition>> {
+        self.0.last.subscribe()
+    }
+
+    /// Changes the configuration whole and keeps the state: an open breaker stays open until its time; the window
+    /// starts empty only if its size changed.
+    ///
+    /// # Errors
+    /// A field out of its bound, or a changed `name` or `on_open`; nothing was changed then.
+    pub fn update(&self, config: CircuitBreakerConfig) -> Result<(), InvalidConfig> {
+        self.publish(self.0.breaker.update(config)?);
+        Ok(())
+    }
+
+    /// Refuses everything until told otherwise.
+    pub fn force_open(&self) {
+        self.publish(self.0.breaker.force(Some(Override::Open)));
+    }
+
+    /// Admits everything until told otherwise: calls are counted and never trip the breaker.
+    pub fn force_closed(&self) {
+        self.publish(self.0.breaker.force(Some(Override::Closed)));
+    }
+
+    /// Admits everything until told otherwise and counts nothing in the window.
+    pub fn disable(&self) {
+        self.publish(self.0.breaker.force(Some(Override::Disabled)));
+    }
+
+    /// Decides, counts and logs until told otherwise, and refuses nothing.
+    pub fn observe(&self) {
+        self.publish(self.0.breaker.force(Some(Override::Observe)));
+    }
+
+    /// Ends any override and starts closed with an empty window.
+    pub fn reset(&self) {
+        self.publish(self.0.breaker.force(None));
+    }
+
+    /// Resolves the metric handles again: for a recorder that was installed after the breaker was made.
+    pub fn rebind_metrics(&self) {
+        self.0.metrics.rebind(telemetry::BreakerMetrics::new(&self.0.name, self.state()));
+    }
+
+    pub(super) fn on_open(&self) -> OnOpen {
+        self.0.on_open
+    }
+
+    pub(super) fn admit_unless_exempt(
+        &self,
+        exempt: bool,
+        now: impl FnOnce() -> std::time::Duration,
+    ) -> Result<Admission, Rejected> {
+        let (answer, effect) = self.0.breaker.admit(exempt, now, rng::draw);
+        self.publish(effect);
+        match answer {
+            Ok(permit) => Ok(Admission { breaker: self.clone(), permit: Some(permit), inside: false }),
+            Err(refusal) => Err(self.rejected(refusal)),
+        }
+    }
+
+    fn rejected(&self, refusal: Refusal) -> Rejected {
+        self.0.metrics.with(|metrics| metrics.calls.rejected(refusal.reason));
+        let rejected = Rejected::new(PATTERN, self.0.name.clone(), refusal.reason);
+        match refusal.retry_after {
+            Some(after) => rejected.retry_after(after),
+            None => rejected,
+        }
+    }
+
+    /// Readiness: `Ok(None)` while calls flow, a reservation while half-open.
+    pub(super) fn reserve(&self) -> Result<Option<Reservation>, Wait> {
+        let (gate, effect) = self.0.breaker.reserve(clock::now(), rng::draw);
+        self.publish(effect);
+        match gate {
+            Gate::Pass => Ok(None),
+            Gate::Reserved(permit) => Ok(Some(Reservation { breaker: self.clone(), permit: Some(permit) })),
+            Gate::Wait(until) => Err(Wait { until }),
+        }
+    }
+
+    /// Completes when whoever waits should ask again; counts from now on, polled or not.
+    pub(super) fn woken(&self) -> Pin<Box<OwnedNotified>> {
+        Box::pin(Arc::clone(&self.0.waiting).notified_owned())
+    }
+
+    fn publish(&self, effect: Effect) {
+        if effect.wake {
+            self.0.waiting.notify_waiters();
+        }
+        let Some(transition) = effect.transition else { return };
+        telemetry::breaker_transition(&self.0.name, &transition);
+        // Two threads may arrive here in either order; the watch and the gauge keep the newer state.
+        self.0.last.send_if_modified(|last| {
+            if last.as_ref().is_some_and(|last| last.generation > transition.generation) {
+                return false;
+            }
+            self.0.metrics.with(|metrics| metrics.state(transition.to));
+            *last = Some(transition);
+            true
+        });
+    }
+}
+
+impl fmt::Debug for CircuitBreakerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CircuitBreakerHandle").field("name", &self.0.name).field("state", &self.state()).finish()
+    }
+}
+
+/// One admitted call. Hand in its outcome with [`finish`](Self::finish); dropped, it counts as cancelled.
+#[derive(Debug)]
+#[must_use = "an admission that is dropped counts as a cancelled call"]
+pub struct Admission {
+    breaker: CircuitBreakerHandle,
+    /// Taken when the outcome is handed in.
+    permit: Option<Permit>,
+    /// The inner service is running right now, so a drop means that it panicked.
+    inside: bool,
+}
+
+impl Admission {
+    /// Hands in the outcome of the call.
+    pub fn finish(mut self, outcome: Outcome) {
+        self.report(outcome);
+    }
+
+    /// Runs the inner service; if it panics, the call has failed.
+    pub(super) fn within<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        self.inside = true;
+        let result = f();
+        self.inside = false;
+        result
+    }
+
+    fn report(&mut self, outcome: Outcome) {
+        let Some(permit) = self.permit.take() else { return };
+        let shared = &*self.breaker.0;
+        let (counted, effect) = shared.breaker.report(permit, outcome, clock::read, rng::draw);
+        shared.metrics.with(|metrics| match counted {
+            Outcome::Success => metrics.calls.success.increment(1),
+            Outcome::Failure | Outcome::Overload { .. } => metrics.calls.failure.increment(1),
+            Outcome::Neutral | Outcome::Cancelled => metrics.calls.neutral.increment(1),
+        });
+        self.breaker.publish(effect);
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.report(if self.inside { Outcome::Failure } else { Outcome::Cancelled });
+    }
+}
+
+/// A probe held by a service that is ready; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    breaker: CircuitBreakerHandle,
+    permit: Option<Permit>,
+}
+
+impl Reservation {
+    pub(super) fn holds(&self) -> bool {
+        self.permit.as_ref().is_some_and(|permit| self.breaker.0.breaker.holds(permit, clock::now()))
+    }
+
+    /// The call for which the probe was reserved; `None` if it has expired.
+    pub(super) fn claim(mut self, now: std::time::Duration) -> Option<Admission> {
+        let permit = self.permit.take()?;
+        let permit = self.breaker.0.breaker.claim(permit, now)?;
+        Some(Admission { breaker: self.breaker.clone(), permit: Some(permit), inside: false })
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            let effect = self.breaker.0.breaker.release(permit);
+            self.breaker.publish(effect);
+        }
+    }
+}
+
+/// Not now; ask again at `until`, if time alone can help, or when woken.
+#[derive(Debug)]
+pub(super) struct Wait {
+    pub(super) until: Option<std::time::Duration>,
+}

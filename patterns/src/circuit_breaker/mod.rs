@@ -1,0 +1,72 @@
+//! Stops calling a peer that fails, and finds out gently when it is back.
+//!
+//! **When.** A peer that is down or drowning makes every caller wait and keeps itself from recovering. A breaker answers at
+//! once instead. To try again after single failures, see a retry; to bound what a slow peer holds, a bulkhead.
+//! **What.** While *closed*, calls flow and their outcomes are counted over a sliding window. Too many failures, too many slow
+//! calls or too many failures in a row *open* it: calls are refused with the time that remains. After the open time a few
+//! probes run (*half-open*); enough successes close it, and failures open it for longer.
+//! **How.** M. Nygard, *Release It!* (2007), with what practice added: a window that really slides, probes that cannot be
+//! lost, results that count only for the state that admitted them, neutral outcomes for calls that say nothing about the
+//! peer, exponential open times with full jitter. One mutex around a pure machine; no task, and no clock reading unless the
+//! configuration needs one.
+//!
+//! ```
+//! use seawall::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerLayer, State, Window};
+//! use tower::{Layer, Service, ServiceExt, service_fn};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+//! let config = CircuitBreakerConfig::new("peer/2").window(Window::Calls(10)).minimum_calls(5).failure_rate(0.5);
+//! let layer = CircuitBreakerLayer::new(config)?;
+//! let breaker = layer.handle();
+//! let mut peer = layer.layer(service_fn(|up: bool| async move {
+//!     if up { Ok("pong") } else { Err(std::io::Error::other("connection refused")) }
+//! }));
+//!
+//! assert_eq!(peer.ready().await?.call(true).await?, "pong");
+//! for _ in 0..4 {
+//!     assert!(peer.ready().await?.call(false).await.is_err());
+//! }
+//! assert_eq!(breaker.state(), State::Open);
+//! let refused = peer.ready().await?.call(true).await.unwrap_err();
+//! assert_eq!(seawall::Rejected::find(&*refused).unwrap().reason, seawall::Reason::Open);
+//! # Ok::<_, seawall::BoxError>(())
+//! # }).unwrap();
+//! ```
+//!
+//! **In a stack.** Inside the retry, so that it sees attempts; outside the attempt's timeout, so that it sees that one as a
+//! failure. With the only timeout outside of it, set [`CancelPolicy::FailureAfter`].
+//! Under a balancer use [`OnOpen::NotReady`]: a breaker that refuses at once looks like the fastest endpoint.
+
+mod config;
+
+mod state;
+mod window;
+
+mod machine;
+
+mod breaker;
+mod handle;
+mod layer;
+mod service;
+
+mod future;
+mod policy;
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    config::*,
+    future::ResponseFuture,
+    handle::{Admission, CircuitBreakerHandle},
+    layer::CircuitBreakerLayer,
+    policy::{ByError, Classify, NeverRefuse, NoExemption},
+    service::CircuitBreaker,
+    state::{Cause, Outcome, State, Stats, Transition},
+    window::Counts,
+};
+
+/// The name in metrics and refusals.
+const PATTERN: &str = "circuit_breaker";
