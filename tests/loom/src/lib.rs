@@ -1,1 +1,19 @@
+//! The cores of `seawall` compiled over loom's primitives.
+//!
+//! The files are the product's own, mounted by path beside a [`sync`] that is loom's; nothing in the product knows.
+//! The models are this crate's integration tests and run inside plain `cargo test`. [`check`] runs one; [`planted`] proves
+//! that a model can fail.
 
+// The mounted files derive serde's traits behind a feature that this crate has no use for.
+#![allow(unexpected_cfgs)]
+
+pub mod circuit_breaker;
+#[path = "../../../patterns/src/error.rs"]
+pub mod error;
+#[path = "../../../patterns/src/mode.rs"]
+pub mod mode;
+pub mod sync;
+
+mod model;
+
+pub use model::{Threads, check, planted};

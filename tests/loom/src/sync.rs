@@ -1,0 +1,43 @@
+//! What the product's `crate::sync` is, made of loom's primitives.
+
+pub use loom::sync::{
+    Arc, MutexGuard,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+use std::sync::OnceLock;
+use std::sync::PoisonError;
+
+/// As the product's, over loom's mutex.
+#[derive(Debug)]
+pub struct Mutex<T>(loom::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    /// A mutex that guards `value`.
+    pub fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+
+    /// Waits for the lock.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The defects that can be planted: the same list as the product's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// The breaker believes a result whose admission belongs to an earlier state.
+    StaleGeneration,
+    /// The breaker keeps the slot of a probe that was dropped without a result.
+    ProbeNotReturned,
+}
+
+/// The environment variable that plants a defect in this process.
+pub const BUG: &str = "SEAWALL_LOOM_BUG";
+
+/// Whether this process runs with `bug` planted.
+pub fn bug(bug: Bug) -> bool {
+    // Read once, outside of loom's sight: the answer is the same in every interleaving.
+    static PLANTED: OnceLock<String> = OnceLock::new();
+    *PLANTED.get_or_init(|| std::env::var(BUG).unwrap_or_default()) == format!("{bug:?}")
+}
