@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use seawall::InvalidConfig;
 
+use crate::consensus::ClusterId;
 use crate::peer::NodeId;
 
 /// Well above the time of a slow fsync: a follower acknowledges a heartbeat only after flushing what it accepted.
@@ -41,6 +42,8 @@ pub struct ConsensusConfig {
     pub node_id: NodeId,
     /// Where identity, log and snapshots are kept. It must exist.
     pub data_dir: PathBuf,
+    /// The cluster this node must belong to, if that is known: a directory of another one is refused.
+    pub cluster_id: Option<ClusterId>,
     /// How often the leader says that it leads. Default [`DEFAULT_HEARTBEAT_INTERVAL`].
     pub heartbeat_interval: Duration,
     /// The least silence after which a follower stands for election. Default [`DEFAULT_ELECTION_TIMEOUT_MIN`].
@@ -80,6 +83,7 @@ impl ConsensusConfig {
         Self {
             node_id,
             data_dir: data_dir.into(),
+            cluster_id: None,
             heartbeat_interval: DEFAULT_HEARTBEAT_INTERVAL,
             election_timeout_min: DEFAULT_ELECTION_TIMEOUT_MIN,
             election_timeout_max: DEFAULT_ELECTION_TIMEOUT_MAX,

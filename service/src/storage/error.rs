@@ -70,3 +70,11 @@ pub enum StorageError {
         source: io::Error,
     },
 }
+
+impl StorageError {
+    /// Wraps an [`io::Error`] with what was tried on which file.
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+}

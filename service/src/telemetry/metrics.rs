@@ -59,6 +59,7 @@ pub fn install(clock: &Clock) -> Result<PrometheusHandle, BuildError> {
 }
 
 fn describe() {
+    crate::telemetry::raft::describe();
     describe_counter!(PEER_MESSAGES, "Messages to and from other nodes");
     describe_counter!(PEER_RPCS, "Answers to messages sent to other nodes, by outcome");
     describe_histogram!(PEER_RPC_DURATION, Unit::Seconds, "Time from a message to its answer");

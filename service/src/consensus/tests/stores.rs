@@ -1,0 +1,1 @@
+//! The log and the state machine under openraft's own suite.
