@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::client::ClientError;
+use crate::node::NodeError;
 
 /// How a command ended; the only place where exit codes are numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,9 @@ pub enum CliError {
     /// The cluster, or the way to it.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The node.
+    #[error(transparent)]
+    Node(#[from] NodeError),
     /// What was given cannot be understood.
     #[error("{0}")]
     Input(String),
@@ -73,6 +77,8 @@ impl CliError {
                 ClientError::Unavailable { .. } | ClientError::Protocol { .. } => Exit::Unavailable,
                 ClientError::Unknown { .. } => Exit::Unknown,
             },
+            Self::Node(error) if error.is_usage() => Exit::Usage,
+            Self::Node(_) => Exit::Unavailable,
             Self::Input(_) => Exit::Usage,
             Self::Io { .. } => Exit::Unavailable,
         }

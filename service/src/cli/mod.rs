@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use exit::{CliError, Exit};
-pub use serve::{Founder, LogFormat, ServeArgs};
+pub use serve::{Founder, ServeArgs};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -35,6 +35,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run one node of a cluster
+    Serve(serve::ServeArgs),
     /// Start a cluster on this machine to try things out
     Demo(demo::DemoArgs),
     /// Read a key
@@ -61,8 +63,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(message) => {
             // Help and version are messages too; they go to standard output and are no mistake.
             let exit = if message.use_stderr() { Exit::Usage } else { Exit::Done };
-            // Nobody is left to tell if this fails.
-            let _ = message.print();
+            match exit {
+                Exit::Usage => eprintln!("seawall-kv: {}", one_line(&message)),
+                // Nobody is left to tell if this fails.
+                _ => drop(message.print()),
+            }
             return exit.into();
         }
     };
@@ -75,12 +80,25 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// What is wrong with the command line, without the usage that follows it.
+fn one_line(message: &clap::Error) -> String {
+    let text = message.to_string();
+    let cause = text.split("\n\n").next().unwrap_or_default();
+    let cause: Vec<_> = cause.trim_start_matches("error: ").split_whitespace().collect();
+    format!("{}; `seawall-kv --help` lists what there is", cause.join(" "))
+}
+
 /// A client's work is waiting: one thread does it.
 fn on_runtime(command: Command) -> Result<Exit, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(CliError::io("cannot start"))?;
+    let command = match command {
+        Command::Serve(args) => return serve::run(args, &runtime),
+        other => other,
+    };
     runtime.block_on(async {
         match command {
+            Command::Serve(_) => Ok(Exit::Usage), // taken above
             Command::Demo(args) => demo::run(args).await,
             Command::Get(args) => get::run(args).await,
             Command::Put(args) => put::run(args).await,

@@ -1,22 +1,34 @@
-//! `serve`: the arguments of one node.
+//! `serve`: runs one node.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{ArgGroup, Args, ValueEnum};
+use clap::{ArgGroup, Args};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
+use super::{CliError, Exit};
+use crate::clock::Clock;
+use crate::config::{Formation, NodeConfig};
+use crate::consensus::{ConsensusConfig, DEFAULT_KEEP_ENTRIES};
+use crate::node::Node;
 use crate::peer::NodeId;
+use crate::telemetry::logs::{self, LogFormat};
+use crate::telemetry::metrics;
 
 /// The arguments of `serve`; each can come from the environment variable named in its help.
 #[derive(Debug, Clone, Args)]
 #[command(group(ArgGroup::new("formation").args(["bootstrap", "nodes", "join"])))]
 pub struct ServeArgs {
-    /// This node's number in the cluster, from 1; never reused
+    /// This node's number in the cluster, from 1; never reused. A node that joins is given one
     #[arg(long, env = "SEAWALL_NODE_ID", value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
-    pub node_id: NodeId,
+    pub node_id: Option<NodeId>,
 
     /// Where clients are served
     #[arg(long, env = "SEAWALL_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:7101")]
@@ -43,7 +55,7 @@ pub struct ServeArgs {
     pub bootstrap: bool,
 
     /// Form a new cluster of exactly these nodes; every one of them is given the same list
-    #[arg(long, env = "SEAWALL_NODES", value_name = "ID=PEER_ADDR[/CLIENT_ADDR]", value_delimiter = ',')]
+    #[arg(long, env = "SEAWALL_NODES", value_name = "ID=PEER_ADDR", value_delimiter = ',')]
     pub nodes: Vec<Founder>,
 
     /// Join the cluster that the node at this client URL belongs to
@@ -83,24 +95,14 @@ pub struct ServeArgs {
     pub exit_on_stdin_close: bool,
 }
 
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// Lines for people.
-    Text,
-}
-
-/// One node of a cluster that is about to be formed, written `ID=PEER_ADDR[/CLIENT_ADDR]`.
+/// One node of a cluster that is about to be formed, written `ID=PEER_ADDR`.
 ///
 /// ```
 /// use seawall_kv::cli::Founder;
 ///
-/// let founder: Founder = "2=127.0.0.1:7202/127.0.0.1:7102".parse().unwrap();
+/// let founder: Founder = "2=127.0.0.1:7202".parse().unwrap();
 /// assert_eq!(founder.id, 2);
 /// assert_eq!(founder.peer, "127.0.0.1:7202");
-/// assert_eq!(founder.client.as_deref(), Some("127.0.0.1:7102"));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Founder {
@@ -108,39 +110,131 @@ pub struct Founder {
     pub id: NodeId,
     /// Where it serves other nodes.
     pub peer: String,
-    /// Where it serves clients; where absent, it is known when the node is up and says so.
-    pub client: Option<String>,
 }
 
 impl FromStr for Founder {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (id, addresses) = text
+        let (id, peer) = text
             .split_once('=')
             .ok_or_else(|| format!("`{text}` has no `=`: a node is ID=PEER_ADDR, as in 1=127.0.0.1:7201"))?;
         let id = id.trim().parse().ok().filter(|id| *id > 0).ok_or_else(|| format!("`{id}` is not a number from 1"))?;
-        let (peer, client) = match addresses.split_once('/') {
-            Some((peer, client)) => (peer, Some(client)),
-            None => (addresses, None),
-        };
-        let checked = |address: &str| {
-            let address = address.trim();
-            match address.rsplit_once(':') {
-                Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(address.to_owned()),
-                _ => Err(format!("`{address}` is not HOST:PORT")),
-            }
-        };
-        Ok(Self { id, peer: checked(peer)?, client: client.map(checked).transpose()? })
+        Ok(Self { id, peer: peer.trim().to_owned() })
     }
 }
 
 impl fmt::Display for Founder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={}", self.id, self.peer)?;
-        match &self.client {
-            Some(client) => write!(f, "/{client}"),
-            None => Ok(()),
+        write!(f, "{}={}", self.id, self.peer)
+    }
+}
+
+impl ServeArgs {
+    fn config(&self) -> Result<NodeConfig, CliError> {
+        let mut founders = BTreeMap::new();
+        for founder in &self.nodes {
+            if founders.insert(founder.id, founder.peer.clone()).is_some() {
+                return Err(CliError::Input(format!(
+                    "--nodes names node {} twice; every founder has its own id",
+                    founder.id
+                )));
+            }
+        }
+        let formation = match (self.bootstrap, &self.join) {
+            (true, _) => Formation::Bootstrap,
+            (false, Some(url)) => Formation::Join(url.clone()),
+            (false, None) if founders.is_empty() => Formation::Existing,
+            (false, None) => Formation::Founders(founders),
+        };
+        let consensus = ConsensusConfig {
+            heartbeat_interval: self.heartbeat_interval,
+            election_timeout_min: self.election_timeout_min,
+            election_timeout_max: self.election_timeout_max,
+            snapshot_every_entries: self.snapshot_every,
+            keep_entries: self.snapshot_every.min(DEFAULT_KEEP_ENTRIES),
+            ..ConsensusConfig::new(self.node_id.unwrap_or_default(), &self.data_dir)
+        };
+        Ok(NodeConfig {
+            node_id: self.node_id,
+            listen: self.listen,
+            peer_listen: self.peer_listen,
+            advertise: self.advertise.clone(),
+            peer_advertise: self.peer_advertise.clone(),
+            data_dir: self.data_dir.clone(),
+            formation,
+            consensus,
+        })
+    }
+}
+
+/// Runs a node on `runtime` until it is told to stop (SIGTERM, SIGINT, or standard input with the hidden flag).
+pub(super) fn run(args: ServeArgs, runtime: &Runtime) -> Result<Exit, CliError> {
+    let config = args.config()?;
+    // What libraries do inside is of interest only when something is wrong with it.
+    let filter = format!("openraft=warn,raft_log=warn,chunked_wal=warn,{}", args.log_level);
+    logs::install(args.log_format, &filter).map_err(|reason| CliError::Input(format!("--log-level: {reason}")))?;
+    let clock = Clock::system();
+    let metrics = metrics::install(&clock).map_err(|error| CliError::Input(error.to_string()))?;
+    // Every task of the node runs on this thread, so this span is around every line that any of them logs.
+    let span = tracing::info_span!("seawall_kv", node = tracing::field::Empty);
+    let _entered = span.enter();
+    runtime.block_on(async {
+        let signals = Signals::new(args.exit_on_stdin_close).map_err(CliError::io("cannot wait for signals"))?;
+        let mut node = tokio::select! {
+            biased;
+            reason = signals.clone().any() => {
+                tracing::info!(reason, action = "stop", "stopped before it had started");
+                return Ok(Exit::Done);
+            }
+            node = Node::start(config, Some(metrics), clock) => node?,
+        };
+        span.record("node", node.replica().local.id);
+        let failure = tokio::select! {
+            biased;
+            reason = signals.any() => {
+                tracing::info!(reason, action = "stop", "stopping");
+                None
+            }
+            failure = node.failure() => Some(failure),
+        };
+        node.shutdown().await;
+        failure.map_or(Ok(Exit::Done), |failure| Err(failure.into()))
+    })
+}
+
+/// What tells a process to stop.
+#[derive(Clone)]
+struct Signals(watch::Receiver<Option<&'static str>>);
+
+impl Signals {
+    fn new(stdin: bool) -> io::Result<Self> {
+        let (told, signals) = watch::channel(None);
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        if stdin {
+            let told = told.clone();
+            // A thread of its own: reading standard input cannot be cancelled, and a runtime would wait for it.
+            std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+                let _ = io::copy(&mut io::stdin(), &mut io::sink());
+                told.send_replace(Some("standard input closed"));
+            })?;
+        }
+        tokio::spawn(async move {
+            let reason = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+                () = told.closed() => return,
+            };
+            told.send_replace(Some(reason));
+        });
+        Ok(Self(signals))
+    }
+
+    async fn any(mut self) -> &'static str {
+        match self.0.wait_for(Option::is_some).await {
+            Ok(reason) => reason.unwrap_or_default(),
+            Err(_) => std::future::pending().await,
         }
     }
 }
@@ -174,11 +268,10 @@ mod tests {
 
     #[test]
     fn founders_are_a_list_of_numbers_and_addresses() {
-        let args = parse("serve --node-id 1 --data-dir d --nodes 1=127.0.0.1:7201,2=localhost:7202/localhost:7102");
+        let args = parse("serve --node-id 1 --data-dir d --nodes 1=127.0.0.1:7201,2=localhost:7202");
         let nodes = args.unwrap().nodes;
         assert_eq!(nodes.iter().map(|node| node.id).collect::<Vec<_>>(), [1, 2]);
-        assert_eq!(nodes[0].client, None);
-        assert_eq!(nodes[1].to_string(), "2=localhost:7202/localhost:7102");
+        assert_eq!(nodes[1].to_string(), "2=localhost:7202");
     }
 
     #[test]
@@ -190,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_bad_founder_is_refused_with_the_reason() {
-        for (text, reason) in [("127.0.0.1:1", "no `=`"), ("x=h:1", "not a number"), ("1=host", "not HOST:PORT")] {
+        for (text, reason) in [("127.0.0.1:1", "no `=`"), ("x=h:1", "not a number")] {
             let error = text.parse::<Founder>().unwrap_err();
             assert!(error.contains(reason), "{error}");
         }

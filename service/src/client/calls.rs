@@ -18,6 +18,7 @@ use crate::client::transport::{Answer, Call};
 use crate::client::types::{Consistency, DeleteOutcome, GetOptions, NodeReport, PutOutcome, Value};
 use crate::client::{ClientBuilder, ClientError};
 use crate::consensus::{Key, MAX_VALUE_BYTES, Precondition, Revision};
+use crate::topology::{JoinAnswer, JoinRequest};
 
 /// What a path segment carries as it is (RFC 3986 §2.3); all else is encoded, `/` too.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -136,6 +137,15 @@ impl Client {
             NodeReport { url: node.to_string(), status }
         });
         join_all(asked).await
+    }
+
+    /// Asks for a new node to become a member; see [`crate::topology::JoinAnswer`] for how often.
+    pub(crate) async fn join(&self, request: &JoinRequest) -> Result<JoinAnswer, ClientError> {
+        let mut call = Call::new(Method::POST, "/cluster/members");
+        call.body =
+            serde_json::to_vec(request).map_err(|error| ClientError::invalid("body", error.to_string()))?.into();
+        let answer = self.send(call).await?;
+        if answer.status.is_success() { answer.json() } else { Err(answer.refusal()) }
     }
 
     async fn send(&self, call: Call) -> Result<Answer, ClientError> {

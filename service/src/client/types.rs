@@ -99,8 +99,8 @@ pub struct NodeStatus {
     pub address: String,
     /// Where it serves other nodes.
     #[serde(default)]
-    pub peers: Option<String>,
-    /// What it is to the group: `leader`, `follower`, …
+    pub peer_address: String,
+    /// What it is to the group: `leader`, `follower`, …; `unknown` while it has not answered.
     pub role: String,
     /// Whether it answers.
     pub healthy: bool,

@@ -202,6 +202,18 @@ impl Consensus {
         self.read(Keyspace::cluster_id).or_else(|| self.inner.data.identity().cluster_id.map(ClusterId::new))
     }
 
+    /// Keeps on disk that this node belongs to `cluster_id`; a founder does so before it takes part.
+    ///
+    /// # Errors
+    ///
+    /// It belongs to another cluster already, or the identity file cannot be written.
+    pub async fn adopt_cluster(&self, cluster_id: ClusterId) -> Result<(), StorageError> {
+        let data = Arc::clone(&self.inner.data);
+        tokio::task::spawn_blocking(move || data.set_cluster(cluster_id.get()))
+            .await
+            .unwrap_or_else(|error| Err(StorageError::io("keep the identity in", Path::new("identity"))(error.into())))
+    }
+
     /// Waits until this node has applied everything it may have applied before it was restarted: reads of the local
     /// state before that may go back in time. A node without a leader does not recover.
     ///

@@ -21,7 +21,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use config::ConsensusConfig;
+pub use config::{ConsensusConfig, DEFAULT_KEEP_ENTRIES};
 pub use error::{
     InitialiseError, MembershipError, NotLeader, OpenError, ProposeError, ReadError, UnknownOutcome, WaitError,
     WriteOutcome,

@@ -38,6 +38,15 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
     }
 }
 
+/// Creates the directory of a node's data with what is missing above it.
+///
+/// # Errors
+///
+/// It cannot be created, or something that is no directory is in the way.
+pub fn create_data_dir(path: &Path) -> Result<(), StorageError> {
+    fs::create_dir_all(path).map_err(StorageError::io("create the data directory", path))
+}
+
 /// Creates a directory and its name, if it is not there.
 pub(super) fn create_dir(path: &Path) -> Result<(), StorageError> {
     match fs::create_dir(path) {

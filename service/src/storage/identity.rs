@@ -25,6 +25,18 @@ pub struct Identity {
     pub cluster_id: Option<u128>,
 }
 
+impl Identity {
+    /// Whose data the directory at `path` holds; `None` if it holds none. Takes no lock and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// The identity cannot be read, or is newer or damaged.
+    pub fn read(path: &Path) -> Result<Option<Self>, StorageError> {
+        let file = path.join(IDENTITY_FILE);
+        durable::read(&file)?.map(|bytes| parse(&file, &bytes)).transpose()
+    }
+}
+
 /// A data directory in use by this process alone. The lock goes with the value.
 #[derive(Debug)]
 pub struct DataDir {

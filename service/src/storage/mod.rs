@@ -9,6 +9,7 @@ mod error;
 mod identity;
 mod snapshots;
 
+pub use durable::create_data_dir;
 pub use error::StorageError;
 pub use identity::{DataDir, FORMAT_VERSION, Identity};
 pub use snapshots::{IncomingSnapshot, SnapshotDir, SnapshotFile, SnapshotName, SnapshotWriter};

@@ -1,6 +1,6 @@
 //! Structured logs, as text for people or JSON for machines.
 //!
-//! Every line of a node carries `node`; lines about messages carry `peer`, `message` and `action`; lines about a
+//! Every line of a node carries `node`; lines about messages carry `peer`, `message_type` and `action`; lines about a
 //! client's request carry `request_id`.
 
 use tracing_subscriber::EnvFilter;

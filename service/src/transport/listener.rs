@@ -24,6 +24,9 @@ const MAX_CONNECTIONS: usize = 4096;
 const DRAIN: Duration = Duration::from_secs(1);
 /// How long to wait after a failed accept (out of file descriptors, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Requests at one time on one HTTP/2 connection, and of those how many the client may have given up: a peer whose
+/// deadlines pass gives up all that it has under way, and that is no attack.
+const MAX_STREAMS: u32 = 1024;
 /// How long the head of an HTTP/1.1 request may take to arrive.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -105,7 +108,9 @@ async fn serve(stream: TcpStream, router: Router, stop: CancellationToken, clock
         .http2()
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_pending_accept_reset_streams(Some(MAX_STREAMS as usize));
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     tokio::select! {

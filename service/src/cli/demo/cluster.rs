@@ -187,11 +187,7 @@ impl Cluster {
     }
 
     fn args(&self, id: NodeId) -> Vec<String> {
-        let founder = |node: &Node| Founder {
-            id: node.id,
-            peer: node.peer_listen.to_string(),
-            client: Some(node.listen.to_string()),
-        };
+        let founder = |node: &Node| Founder { id: node.id, peer: node.peer_listen.to_string() };
         let founders = self.nodes.iter().map(|node| founder(node).to_string()).collect::<Vec<_>>().join(",");
         let Some(node) = self.node(id) else { return Vec::new() };
         let data = self.folder.path().join(format!("node-{id}"));
@@ -261,7 +257,7 @@ mod tests {
         let cluster = Cluster::new(3).unwrap();
         let parsed: Vec<_> = cluster.ids().map(|id| Serve::try_parse_from(cluster.args(id)).unwrap().args).collect();
         for (args, id) in parsed.iter().zip(1..) {
-            assert_eq!(args.node_id, id);
+            assert_eq!(args.node_id, Some(id));
             assert_eq!(args.nodes, parsed[0].nodes);
             assert_eq!(args.nodes.len(), 3);
             assert_eq!(args.nodes[id as usize - 1].peer, args.peer_listen.to_string());

@@ -1,0 +1,49 @@
+//! `/health`: is the process alive, has it started, should it get traffic; and `/metrics`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+use serde_json::json;
+
+use super::Api;
+
+/// The process answers; nothing else is asked. A node without a quorum is alive: a restart would not help it.
+pub(super) async fn live(State(api): State<Api>) -> Response {
+    match api.consensus.status().failure {
+        None => answer(true, "alive"),
+        Some(failure) => answer(false, &failure),
+    }
+}
+
+/// It has read back its log, up to what was committed when it stopped.
+pub(super) async fn startup(State(api): State<Api>) -> Response {
+    if api.readiness.is_started() { answer(true, "started") } else { answer(false, "recovering") }
+}
+
+/// It has started, is not stopping, and knows a leader to bring requests to.
+pub(super) async fn ready(State(api): State<Api>) -> Response {
+    if api.readiness.is_stopping() {
+        answer(false, "stopping")
+    } else if !api.readiness.is_started() {
+        answer(false, "recovering")
+    } else if api.consensus.status().leader.is_none() {
+        answer(false, "no leader is known")
+    } else {
+        answer(true, "ready")
+    }
+}
+
+pub(super) async fn metrics(State(api): State<Api>) -> Response {
+    match &api.metrics {
+        Some(metrics) => {
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
+        }
+        None => (StatusCode::NOT_FOUND, "this process has no metrics recorder\n").into_response(),
+    }
+}
+
+fn answer(good: bool, state: &str) -> Response {
+    let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "status": state }))).into_response()
+}

@@ -1,0 +1,163 @@
+//! What clients see: the public HTTP interface. The only place that knows axum's routes and status codes.
+//!
+//! The router is a stack of tower-http layers, each with its reason in [`router`].
+
+mod cluster;
+mod compat;
+mod error;
+mod extract;
+mod health;
+mod limits;
+mod strong;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post};
+use http::{HeaderMap, HeaderName, Response, StatusCode, header};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
+use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
+use tower_http::trace::TraceLayer;
+
+use crate::clock::Clock;
+use crate::consensus::Consensus;
+use crate::coordinator::{Coordinator, Forwarding};
+use crate::peer::LocalNode;
+use crate::topology::Heartbeats;
+
+pub(crate) use error::ApiError;
+
+/// Names a request in logs, here and at the node it is forwarded to.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The client wants this node's answer or none.
+const NO_FORWARD: HeaderName = HeaderName::from_static("x-seawall-no-forward");
+
+/// What the handlers work with. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    pub(crate) local: LocalNode,
+    pub(crate) consensus: Consensus,
+    pub(crate) coordinator: Coordinator,
+    pub(crate) heartbeats: Heartbeats,
+    pub(crate) readiness: Readiness,
+    pub(crate) metrics: Option<PrometheusHandle>,
+    pub(crate) clock: Clock,
+}
+
+/// Whether the node has started, and whether it is stopping.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness {
+    started: Arc<AtomicBool>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Readiness {
+    /// The log has been read back.
+    pub fn set_started(&self) {
+        // ORDERING: Relaxed, the flag is the whole message and nothing else is read because of it.
+        self.started.store(true, Ordering::Relaxed);
+    }
+
+    /// The node no longer wants traffic.
+    pub fn set_stopping(&self) {
+        // ORDERING: Relaxed, as above.
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    fn is_started(&self) -> bool {
+        // ORDERING: Relaxed, as above.
+        self.started.load(Ordering::Relaxed)
+    }
+
+    fn is_stopping(&self) -> bool {
+        // ORDERING: Relaxed, as above.
+        self.stopping.load(Ordering::Relaxed)
+    }
+}
+
+/// The public router.
+pub fn router(api: Api) -> Router {
+    let stack = ServiceBuilder::new()
+        // First, so that a header with a secret is marked before anything can log it.
+        .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, header::COOKIE]))
+        // Every request has an id, the client's or a new one, and the answer carries it back.
+        .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        // One span a request, with its id: what is logged below says which request it was.
+        .layer(TraceLayer::new_for_http().make_span_with(span).on_request(()).on_response(log_answer))
+        // Counts and times every answer, also those of the layers below.
+        .layer(from_fn_with_state(api.clock.clone(), limits::measure))
+        // A handler that panics is an answer 500 and a log line, not a closed connection.
+        .layer(CatchPanicLayer::custom(answer_panic))
+        // Answers in JSON may be long; raw values are the client's business and are not compressed.
+        .layer(CompressionLayer::new().compress_when(limits::worth_compressing()))
+        // What only nodes say to each other means nothing from outside.
+        .layer(from_fn(limits::drop_internal_headers))
+        // Innermost: everything that is done for a request is done within its deadline.
+        .layer(from_fn_with_state(api.clock.clone(), limits::deadline));
+
+    let key = get(strong::get).put(strong::put).delete(strong::delete).fallback(strong::not_allowed);
+    Router::new()
+        .route("/v1/strong/{key}", key)
+        .route("/v1/strong/", axum::routing::any(strong::empty_key))
+        .route("/get/{key}", get(compat::get))
+        .route("/set", post(compat::set))
+        .route("/cluster/status", get(cluster::status))
+        .route("/cluster/members", post(cluster::add_member))
+        .route("/health/live", get(health::live))
+        .route("/health/startup", get(health::startup))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .route("/", get(cluster::index))
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(stack)
+        .with_state(api)
+}
+
+async fn no_such_route(request: Request) -> ApiError {
+    let detail = format!("there is no path {}", request.uri().path());
+    ApiError::NoSuchRoute { status: StatusCode::NOT_FOUND, detail }
+}
+
+async fn method_not_allowed(request: Request) -> ApiError {
+    let detail = format!("{} does not take {}", request.uri().path(), request.method());
+    ApiError::NoSuchRoute { status: StatusCode::METHOD_NOT_ALLOWED, detail }
+}
+
+fn span(request: &Request) -> tracing::Span {
+    tracing::info_span!("request", request_id = request_id(request.headers()), method = %request.method(), path = request.uri().path())
+}
+
+fn log_answer<B>(response: &Response<B>, took: std::time::Duration, _: &tracing::Span) {
+    let status = response.status();
+    if status.is_server_error() {
+        tracing::warn!(status = status.as_u16(), ?took, action = "answer");
+    } else {
+        tracing::debug!(status = status.as_u16(), ?took, action = "answer");
+    }
+}
+
+fn answer_panic(panic: Box<dyn std::any::Any + Send + 'static>) -> Response<Body> {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    tracing::error!(panic = text, "a handler panicked");
+    axum::response::IntoResponse::into_response(ApiError::Internal)
+}
+
+/// The id of a request; every request has one below the first layers.
+fn request_id(headers: &HeaderMap) -> &str {
+    headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default()
+}
+
+fn forwarding(headers: &HeaderMap) -> Forwarding {
+    if headers.contains_key(NO_FORWARD) { Forwarding::Refused } else { Forwarding::Allowed }
+}

@@ -1,0 +1,223 @@
+//! The layers between a message and the network: one stack per node and lane, outermost first, a reason on each line.
+
+use std::time::Duration;
+
+use seawall::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerLayer};
+use seawall::retry::{Backoff, GaveUp, RetryConfig, RetryLayer};
+use seawall::{BoxError, Elapsed, InvalidConfig, Rejected, TimeoutConfig, TimeoutLayer};
+use tower::{ServiceBuilder, ServiceExt};
+
+use super::policy::{Repeat, health, never_refused};
+use super::{Lane, NodeId, PeerClient, PeerError, PeerRequest};
+
+/// The longest a forwarded request may take; its client's own deadline is nearly always tighter.
+const FORWARD_WITHIN: Duration = Duration::from_secs(60);
+/// The longest one attempt to forward may take: what a leader does not commit within an election, it may never commit.
+const FORWARD_ATTEMPT_WITHIN: Duration = Duration::from_secs(5);
+/// The longest one chunk of a snapshot may take to be stored and answered.
+const CHUNK_WITHIN: Duration = Duration::from_secs(10);
+/// The first pause before a message is sent again: about a round trip in one site, so that a restart is not hammered.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+/// So many messages in a row without an answer open the breaker. Three, as for the heartbeats: one is chance.
+const FAILURES_TO_OPEN: u32 = 3;
+/// How long a breaker first stays open at most: about half an election, so that a restarted node is soon found.
+const OPEN_FOR: Duration = Duration::from_millis(200);
+/// How long it stays open at most after many failed probes. A node that comes back waits no longer for its entries.
+const OPEN_MAX: Duration = Duration::from_secs(2);
+
+/// What the limits of the stacks are derived from.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// A peer that is silent for this long is as good as gone: a follower would stand for election.
+    pub election_timeout_min: Duration,
+}
+
+/// Builds the stack of one lane to one node.
+pub(super) fn stack(
+    node: NodeId,
+    lane: Lane,
+    timing: Timing,
+    transport: PeerClient,
+) -> Result<PeerClient, InvalidConfig> {
+    let name = format!("peer/{node}/{lane}");
+    let silence = timing.election_timeout_min;
+    let total = |limit| TimeoutLayer::new(TimeoutConfig::total(&name, limit));
+    let attempt = |limit| TimeoutLayer::new(TimeoutConfig::attempt(&name, limit));
+    let client = match lane {
+        Lane::Append => PeerClient::new(
+            ServiceBuilder::new()
+                .layer(total(silence * 2)?) // the transport gives a silent stream up by itself, and says so, after half of it
+                .layer(breaker(&name, silence)?.classify(health)) // counts frames; open is "unreachable" for Raft
+                .service(transport)
+                .map_err(PeerError::from_stack),
+        ),
+        Lane::Control => PeerClient::new(
+            ServiceBuilder::new()
+                .layer(total(silence * 2)?) // the whole call, pauses included
+                .layer(retry(&name)?) // pings and read indexes only; outside the breaker, whose refusal is not repeated
+                .layer(breaker(&name, silence)?.classify(health).never_refuse(raft_decides)) // an election must not wait for it
+                .layer(attempt(silence)?) // inside the breaker, which counts it as a failure
+                .service(transport)
+                .map_err(PeerError::from_stack),
+        ),
+        Lane::Data => PeerClient::new(
+            ServiceBuilder::new()
+                .layer(total(FORWARD_WITHIN)?) // the client's deadline is ambient and tighter
+                .layer(retry(&name)?) // only what certainly never left
+                .layer(breaker(&name, silence)?.classify(health)) // a dead leader costs nothing until the next one is known
+                .layer(attempt(FORWARD_ATTEMPT_WITHIN)?) // one attempt
+                .service(transport)
+                .map_err(PeerError::from_stack),
+        ),
+        Lane::Bulk => PeerClient::new(
+            ServiceBuilder::new()
+                .layer(total(CHUNK_WITHIN * 2)?) // one chunk, not the whole snapshot: Raft bounds that
+                .layer(breaker(&name, silence)?.classify(health)) // Raft repeats snapshots by itself
+                .layer(attempt(CHUNK_WITHIN)?)
+                .service(transport)
+                .map_err(PeerError::from_stack),
+        ),
+    };
+    Ok(client)
+}
+
+fn breaker(name: &str, silence: Duration) -> Result<CircuitBreakerLayer, InvalidConfig> {
+    CircuitBreakerLayer::new(
+        CircuitBreakerConfig::new(name)
+            .consecutive_failures(FAILURES_TO_OPEN)
+            .open_for(OPEN_FOR)
+            .open_max(OPEN_MAX)
+            .probe_timeout(silence.max(CHUNK_WITHIN)),
+    )
+}
+
+fn retry(name: &str) -> Result<RetryLayer<Repeat>, InvalidConfig> {
+    let backoff = Backoff::exponential(FIRST_PAUSE).cap(LONGEST_PAUSE);
+    RetryLayer::new(RetryConfig::new(name).backoff(backoff), Repeat)
+}
+
+fn raft_decides(request: &PeerRequest) -> bool {
+    never_refused(request.kind)
+}
+
+impl PeerError {
+    /// What a stack's boxed error is: a refusal of one of its layers, one of its timers, or the transport's own.
+    fn from_stack(error: BoxError) -> Self {
+        let error = match error.downcast::<GaveUp>() {
+            Ok(gave_up) => return Self::from_stack(gave_up.into_source()),
+            Err(error) => error,
+        };
+        let error = match error.downcast::<Self>() {
+            Ok(transport) => return *transport,
+            Err(error) => error,
+        };
+        if let Some(rejected) = Rejected::find(&*error) {
+            return Self::Refused(rejected.clone());
+        }
+        if seawall::find::<Elapsed>(&*error).is_some() {
+            return Self::Elapsed(error);
+        }
+        Self::Broken(error) // nothing is certain about an error that nobody knows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use bytes::Bytes;
+    use tower::Service;
+
+    use super::*;
+    use crate::peer::{MessageKind, PeerResponse};
+
+    const TIMING: Timing = Timing { election_timeout_min: Duration::from_millis(300) };
+
+    /// A stack over a transport that gives `answer` to every message, and how many reached it.
+    fn over(lane: Lane, answer: fn() -> Result<PeerResponse, PeerError>) -> (PeerClient, Arc<AtomicU32>) {
+        let sent = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&sent);
+        let transport = tower::service_fn(move |_: PeerRequest| {
+            // ORDERING: Relaxed, a count read when all is done.
+            count.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(answer())
+        });
+        (stack(2, lane, TIMING, PeerClient::new(transport)).unwrap(), sent)
+    }
+
+    async fn send(client: &mut PeerClient, kind: MessageKind) -> Result<PeerResponse, PeerError> {
+        client.ready().await?.call(PeerRequest { kind, body: Bytes::new() }).await
+    }
+
+    fn unreachable() -> Result<PeerResponse, PeerError> {
+        Err(PeerError::Unreachable("refused".into()))
+    }
+
+    fn broken() -> Result<PeerResponse, PeerError> {
+        Err(PeerError::Broken("reset".into()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_lane_opens_after_three_failures_and_refuses_unsent() {
+        for (lane, kind) in [
+            (Lane::Append, MessageKind::Append),
+            (Lane::Control, MessageKind::ReadIndex),
+            (Lane::Data, MessageKind::Forward),
+            (Lane::Bulk, MessageKind::Snapshot),
+        ] {
+            let (mut client, sent) = over(lane, broken);
+            for _ in 0..3 {
+                assert!(send(&mut client, kind).await.is_err());
+            }
+            let error = send(&mut client, kind).await.unwrap_err();
+            assert!(
+                matches!(&error, PeerError::Refused(rejected) if rejected.pattern == "circuit_breaker"),
+                "{lane}: {error:?}"
+            );
+            assert!(error.never_sent());
+            // ORDERING: Relaxed, as above.
+            assert_eq!(sent.load(Ordering::Relaxed), 3, "{lane}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn heartbeats_and_votes_pass_an_open_breaker() {
+        let (mut client, sent) = over(Lane::Control, broken);
+        for kind in [MessageKind::Heartbeat, MessageKind::Vote, MessageKind::PreVote].into_iter().cycle().take(9) {
+            assert!(matches!(send(&mut client, kind).await, Err(PeerError::Broken(_))), "{kind}");
+        }
+        // ORDERING: Relaxed, as above.
+        assert_eq!(sent.load(Ordering::Relaxed), 9);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forwarded_request_is_repeated_only_if_it_never_left() {
+        let (mut client, sent) = over(Lane::Data, unreachable);
+        assert!(matches!(send(&mut client, MessageKind::Forward).await, Err(PeerError::Unreachable(_))));
+        // ORDERING: Relaxed, as above.
+        assert_eq!(sent.swap(0, Ordering::Relaxed), 3);
+        let (mut client, sent) = over(Lane::Data, broken);
+        assert!(matches!(send(&mut client, MessageKind::Forward).await, Err(PeerError::Broken(_))));
+        // ORDERING: Relaxed, as above.
+        assert_eq!(sent.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_peer_costs_an_attempt_and_not_for_ever() {
+        let transport = tower::service_fn(|_: PeerRequest| std::future::pending::<Result<PeerResponse, PeerError>>());
+        for (lane, kind) in [
+            (Lane::Append, MessageKind::Append),
+            (Lane::Control, MessageKind::Vote),
+            (Lane::Data, MessageKind::Forward),
+            (Lane::Bulk, MessageKind::Snapshot),
+        ] {
+            let mut client = stack(2, lane, TIMING, PeerClient::new(transport)).unwrap();
+            let error = send(&mut client, kind).await.unwrap_err();
+            assert!(matches!(error, PeerError::Elapsed(_)), "{lane}: {error:?}");
+            assert!(!error.never_sent(), "{lane}");
+        }
+    }
+}
