@@ -34,11 +34,13 @@ pub(crate) struct Tally {
 }
 
 impl Counts {
+    #[inline]
     pub(crate) fn start(&self) {
         // ORDERING: Relaxed, published by the Release of the same call's end.
         self.admitted.fetch_add(1, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn end(&self, ended: Ended) {
         let counter = match ended {
             Ended::Ok => &self.ok,

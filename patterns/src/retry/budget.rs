@@ -104,6 +104,7 @@ impl Budget {
     }
 
     /// Counts a call. Returns the balance once per slot, for a gauge that need not move with every call.
+    #[inline]
     pub fn deposit(&self, now: Duration) -> Option<f64> {
         let mut ledger = self.ledger.lock();
         let turned = ledger.slide(now);
@@ -197,11 +198,19 @@ impl Ledger {
     }
 
     /// Moves the ring to `now` and says whether it moved.
+    #[inline]
     fn slide(&mut self, now: Duration) -> bool {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        if now < self.slot_ends_nanos {
-            return false;
+        let turns = now >= self.slot_ends_nanos;
+        if turns {
+            self.turn(now);
         }
+        turns
+    }
+
+    /// The running slot has ended: each that went by since leaves the ring.
+    #[cold]
+    fn turn(&mut self, now: u64) {
         let slot = now / self.slot_nanos;
         let ends = slot.saturating_add(1).saturating_mul(self.slot_nanos);
         // After a change of the window the ring has no place yet, and nothing has aged.
@@ -212,7 +221,7 @@ impl Ledger {
             self.sent = [0; RING];
             self.calls_in_window = 0;
             self.sent_in_window = 0;
-            return true;
+            return;
         }
         for _ in 0..steps {
             // The oldest slot leaves the ring and becomes the running one; its calls had left the window a slot before.
@@ -221,7 +230,6 @@ impl Ledger {
             self.calls[self.head] = 0;
             self.calls_in_window -= self.calls[(self.head + 1) % RING];
         }
-        true
     }
 
     /// What a retry may cost now. Zero, not less, where calls have left the window that had paid for retries still in it.

@@ -11,7 +11,7 @@ use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
 use super::backoff::Stop;
-use super::handle::{Call, Core, Next};
+use super::handle::{Call, Next, Shared};
 use super::policy::RetryPolicy;
 use crate::clock;
 use crate::error::BoxError;
@@ -27,13 +27,13 @@ pin_project! {
         #[pin]
         state: State<S::Future, S::Response, S::Error>,
         // What a retry needs; `None` if there can be none.
-        spare: Option<Spare<S, P, Request>>,
-        call: Call,
+        spare: Option<Spare<S, Request>>,
+        call: Call<P>,
     }
 }
 
-/// A clone of the service, the policy, and a copy of the request.
-type Spare<S, P, Request> = (S, Arc<P>, Request);
+/// A clone of the service and a copy of the request.
+type Spare<S, Request> = (S, Request);
 
 pin_project! {
     #[project = StateProj]
@@ -63,7 +63,8 @@ impl<S, P, Request> ResponseFuture<S, P, Request>
 where
     S: Service<Request>,
 {
-    pub(super) fn new(future: S::Future, spare: Option<Spare<S, P, Request>>, call: Call) -> Self {
+    #[inline]
+    pub(super) fn new(future: S::Future, spare: Option<Spare<S, Request>>, call: Call<P>) -> Self {
         Self { state: State::Calling { future }, spare, call }
     }
 
@@ -88,11 +89,11 @@ where
     S: Service<()>,
 {
     /// Makes the first attempt of a service that needs no readiness.
-    pub(super) fn first(mut service: S, policy: Arc<P>, core: &Arc<Core>) -> Self {
+    pub(super) fn first(mut service: S, shared: &Arc<Shared<P>>) -> Self {
         let _now = clock::enter();
-        let mut call = core.start();
+        let mut call = shared.start();
         let future = call.step(|| service.call(()));
-        let spare = core.retries_at_all().then_some((service, policy, ()));
+        let spare = shared.core.retries_at_all().then_some((service, ()));
         Self::new(future, spare, call)
     }
 }
@@ -105,6 +106,7 @@ where
 {
     type Output = Result<S::Response, BoxError>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let call = this.call;
@@ -112,11 +114,11 @@ where
             let next = match this.state.as_mut().project() {
                 StateProj::Calling { future } => {
                     let result = ready!(call.step(|| future.poll(cx)));
-                    let Some((_, policy, request)) = this.spare.as_ref() else {
+                    let Some((_, request)) = this.spare.as_ref() else {
                         call.unjudged(result.is_ok());
                         break result.map_err(Into::into);
                     };
-                    match call.decided(policy.decide(request, &result, call.attempt())) {
+                    match call.decided(call.policy().decide(request, &result, call.attempt())) {
                         Next::Stands => break result.map_err(Into::into),
                         Next::Stop(stop) => break call.gave_up(stop, result.map_err(Into::into)),
                         Next::After(Duration::ZERO) => State::readying(result),
@@ -129,9 +131,9 @@ where
                     State::readying(last)
                 }
                 StateProj::Readying { mut timer, stop, last } => {
-                    let Some((service, policy, request)) = this.spare.as_mut() else { return Poll::Pending };
+                    let Some((service, request)) = this.spare.as_mut() else { return Poll::Pending };
                     let stop = match call.step(|| service.poll_ready(cx)) {
-                        Poll::Ready(Ok(())) => match call.in_time().map(|()| policy.clone_request(request)) {
+                        Poll::Ready(Ok(())) => match call.in_time().map(|()| call.policy().clone_request(request)) {
                             Ok(Some(copy)) => {
                                 let _now = clock::enter();
                                 call.sent();

@@ -136,7 +136,7 @@ where
 #[derive(Clone)]
 pub struct RetryHandle {
     core: Arc<Core>,
-    errors: Arc<RetryErrors<()>>,
+    plain: Arc<Shared<RetryErrors<()>>>,
 }
 
 impl RetryHandle {
@@ -157,7 +157,8 @@ impl RetryHandle {
     }
 
     pub(super) fn of(core: Arc<Core>) -> Self {
-        Self { core, errors: Arc::new(RetryErrors::all_idempotent()) }
+        let policy = Arc::new(RetryErrors::all_idempotent());
+        Self { plain: Arc::new(Shared { core: Arc::clone(&core), policy }), core }
     }
 
     pub(super) fn core(&self) -> &Arc<Core> {
@@ -190,10 +191,10 @@ impl RetryHandle {
         Fut: Future<Output = Result<T, E>>,
         E: Into<BoxError>,
     {
-        ResponseFuture::first(Operation(operation), Arc::clone(&self.errors), &self.core)
+        ResponseFuture::first(Operation(operation), &self.plain)
     }
 
-    /// As [`call`](Self::call), with a policy for the boxed error. Allocates once, for the policy.
+    /// As [`call`](Self::call), with a policy for the boxed error. Allocates twice, for the policy.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -204,7 +205,10 @@ impl RetryHandle {
         Fut: Future<Output = Result<T, E>>,
         E: Into<BoxError>,
     {
-        ResponseFuture::first(Operation(operation), Arc::new(policy), &self.core)
+        ResponseFuture::first(
+            Operation(operation),
+            &Arc::new(Shared { core: Arc::clone(&self.core), policy: Arc::new(policy) }),
+        )
     }
 
     /// A layer that shares this budget and these statistics.
@@ -318,7 +322,13 @@ pub struct StopCounts {
     pub policy: u64,
 }
 
-/// What the services of one layer share.
+/// What the services of one layer share: one pointer for a call to keep alive.
+pub(super) struct Shared<P> {
+    pub(super) core: Arc<Core>,
+    pub(super) policy: Arc<P>,
+}
+
+/// What does not depend on the policy.
 pub(super) struct Core {
     name: Arc<str>,
     /// Guards limits and backoff. Taken after a failure only; a call that succeeds at once does not touch it.
@@ -367,20 +377,25 @@ impl Core {
     }
 
     /// Whether there may be a second attempt, so that the request is worth a copy.
+    #[inline]
     pub(super) fn retries_at_all(&self) -> bool {
         // ORDERING: Relaxed, a hint; see `update`.
         self.max_attempts.load(Ordering::Relaxed) > 1
     }
+}
 
+impl<P> Shared<P> {
     /// Opens the account of a call that starts now.
-    pub(super) fn start(self: &Arc<Self>) -> Call {
+    #[inline]
+    pub(super) fn start(self: &Arc<Self>) -> Call<P> {
         let now = clock::now();
-        if let Some(balance) = self.budget.budget.deposit(now) {
-            self.metrics.with(|metrics| metrics.balance.set(balance));
+        let core = &self.core;
+        if let Some(balance) = core.budget.budget.deposit(now) {
+            core.metrics.with(|metrics| metrics.balance.set(balance));
         }
-        self.counts.start();
+        core.counts.start();
         Call {
-            core: Arc::clone(self),
+            shared: Arc::clone(self),
             started: now,
             progress: Progress::first(),
             reservation: None,
@@ -402,8 +417,8 @@ pub(super) enum Next {
 
 /// The account of one call: closed with its outcome, or as neutral when it is dropped before. A retry that was granted and
 /// not sent goes back to the budget with it.
-pub(super) struct Call {
-    core: Arc<Core>,
+pub(super) struct Call<P> {
+    shared: Arc<Shared<P>>,
     started: Duration,
     progress: Progress,
     reservation: Option<RetryReservation>,
@@ -412,8 +427,13 @@ pub(super) struct Call {
     ended: bool,
 }
 
-impl Call {
+impl<P> Call<P> {
+    pub(super) fn policy(&self) -> &P {
+        &self.shared.policy
+    }
+
     /// Runs a step of the inner service.
+    #[inline]
     pub(super) fn step<R>(&mut self, step: impl FnOnce() -> R) -> R {
         self.stepping = true;
         let result = step();
@@ -421,11 +441,13 @@ impl Call {
         result
     }
 
+    #[inline]
     pub(super) fn attempt(&self) -> Attempt {
         Attempt::new(self.progress.attempts, self.started)
     }
 
     /// Takes the decision of the policy further: through the limits and the budget.
+    #[inline]
     pub(super) fn decided(&mut self, decision: Decision) -> Next {
         match decision {
             Decision::Accept => {
@@ -445,13 +467,14 @@ impl Call {
     }
 
     /// The call ends with the result of its only attempt, which nobody judges.
+    #[inline]
     pub(super) fn unjudged(&mut self, ok: bool) {
         self.end(if ok { Ended::Ok } else { Ended::Failed });
     }
 
     fn plan(&mut self, hint: Option<Duration>, cost: u32) -> Result<Duration, Stop> {
         let (backoff, bounds) = {
-            let config = self.core.config.lock();
+            let config = self.shared.core.config.lock();
             let bounds = Bounds {
                 max_attempts: config.max_attempts,
                 elapsed_left: config.max_elapsed.saturating_sub(self.elapsed()),
@@ -461,7 +484,7 @@ impl Call {
         };
         let wait = self.progress.next(&backoff, bounds, hint, rng::draw())?;
         // Last, since it is the only step that takes something.
-        self.reservation = self.core.budget.try_reserve(cost);
+        self.reservation = self.shared.core.budget.try_reserve(cost);
         if self.reservation.is_some() { Ok(wait) } else { Err(Stop::Budget) }
     }
 
@@ -476,14 +499,14 @@ impl Call {
 
     /// How long the service may take to be ready for the retry, and what it means if it takes longer.
     pub(super) fn ready_within(&self) -> (Duration, Stop) {
-        let config = self.core.config.lock();
+        let config = self.shared.core.config.lock();
         let left = self.time_left(config.max_elapsed);
         if left.0 < config.max_ready_wait { left } else { (config.max_ready_wait, Stop::NotReady) }
     }
 
     /// Whether there is still time for the retry: timers fire late, and readiness may have come late.
     pub(super) fn in_time(&self) -> Result<(), Stop> {
-        let max_elapsed = self.core.config.lock().max_elapsed;
+        let max_elapsed = self.shared.core.config.lock().max_elapsed;
         let (left, stop) = self.time_left(max_elapsed);
         if left.is_zero() { Err(stop) } else { Ok(()) }
     }
@@ -492,9 +515,9 @@ impl Call {
     pub(super) fn sent(&mut self) {
         self.progress.sent();
         // ORDERING: Relaxed, a count that nothing is derived from.
-        self.core.retries.fetch_add(1, Ordering::Relaxed);
+        self.shared.core.retries.fetch_add(1, Ordering::Relaxed);
         let balance = self.reservation.take().map(|reservation| reservation.0.spend(clock::now()));
-        self.core.metrics.with(|metrics| {
+        self.shared.core.metrics.with(|metrics| {
             metrics.retry(self.progress.attempts);
             if let Some(balance) = balance {
                 metrics.balance.set(balance);
@@ -508,7 +531,7 @@ impl Call {
         drop(self.reservation.take());
         self.stop(stop);
         result.map_err(|source| {
-            let name = Arc::clone(&self.core.name);
+            let name = Arc::clone(&self.shared.core.name);
             GaveUp::new(name, stop, self.progress.attempts, self.elapsed(), source).into()
         })
     }
@@ -523,15 +546,16 @@ impl Call {
 
     fn stop(&mut self, stop: Stop) {
         // ORDERING: Relaxed, a count that nothing is derived from.
-        self.core.stopped[stop as usize].fetch_add(1, Ordering::Relaxed);
-        self.core.metrics.with(|metrics| metrics.gave_up[stop as usize].increment(1));
+        self.shared.core.stopped[stop as usize].fetch_add(1, Ordering::Relaxed);
+        self.shared.core.metrics.with(|metrics| metrics.gave_up[stop as usize].increment(1));
         self.end(Ended::Failed);
     }
 
+    #[inline]
     fn end(&mut self, ended: Ended) {
         self.ended = true;
-        self.core.counts.end(ended);
-        self.core.metrics.with(|metrics| match ended {
+        self.shared.core.counts.end(ended);
+        self.shared.core.metrics.with(|metrics| match ended {
             Ended::Ok => metrics.calls.success.increment(1),
             Ended::Failed => metrics.calls.failure.increment(1),
             Ended::Neutral => metrics.calls.neutral.increment(1),
@@ -539,7 +563,7 @@ impl Call {
     }
 }
 
-impl Drop for Call {
+impl<P> Drop for Call<P> {
     fn drop(&mut self) {
         if !self.ended {
             // A step that was not left in order has panicked, which is a failure of the inner service.

@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::future::ResponseFuture;
-use super::handle::Core;
+use super::handle::Shared;
 use super::policy::RetryPolicy;
 use crate::clock;
 use crate::error::BoxError;
@@ -22,19 +22,18 @@ use crate::sync::Arc;
 /// source.
 pub struct Retry<S, P> {
     inner: S,
-    policy: Arc<P>,
-    core: Arc<Core>,
+    shared: Arc<Shared<P>>,
 }
 
 impl<S, P> Retry<S, P> {
-    pub(super) fn new(inner: S, policy: Arc<P>, core: Arc<Core>) -> Self {
-        Self { inner, policy, core }
+    pub(super) fn new(inner: S, shared: Arc<Shared<P>>) -> Self {
+        Self { inner, shared }
     }
 }
 
 impl<S: Clone, P> Clone for Retry<S, P> {
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), Arc::clone(&self.policy), Arc::clone(&self.core))
+        Self::new(self.inner.clone(), Arc::clone(&self.shared))
     }
 }
 
@@ -58,13 +57,14 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
+    #[inline]
     fn call(&mut self, request: Request) -> ResponseFuture<S, P, Request> {
         // Held to the end: what is below takes its time from this reading.
         let _now = clock::enter();
-        let mut call = self.core.start();
-        let copy = if self.core.retries_at_all() { self.policy.clone_request(&request) } else { None };
+        let mut call = self.shared.start();
+        let copy = if self.shared.core.retries_at_all() { self.shared.policy.clone_request(&request) } else { None };
         // The clone is for retries; the readied service makes the first attempt, with what it holds in reserve.
-        let spare = copy.map(|copy| (self.inner.clone(), Arc::clone(&self.policy), copy));
+        let spare = copy.map(|copy| (self.inner.clone(), copy));
         let future = call.step(|| self.inner.call(request));
         ResponseFuture::new(future, spare, call)
     }

@@ -39,10 +39,12 @@ pin_project! {
 }
 
 impl<F> ResponseFuture<F> {
+    #[inline]
     pub(super) fn running(future: F, running: Running) -> Self {
         Self { state: State::Running { future, timer: None, running } }
     }
 
+    #[inline]
     pub(super) fn refused(rejected: Rejected) -> Self {
         Self { state: State::Refused { error: Some(rejected.into()) } }
     }
@@ -55,6 +57,7 @@ where
 {
     type Output = Result<T, BoxError>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         let output = match state.as_mut().project() {

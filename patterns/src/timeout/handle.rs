@@ -165,6 +165,7 @@ impl TimeoutHandle {
     }
 
     /// Opens the account of a call, or refuses it because its deadline has passed.
+    #[inline]
     pub(super) fn admit(&self) -> Result<Running, Rejected> {
         let shared = &self.shared;
         // ORDERING: Relaxed, pairs with nothing; see `update`.
@@ -207,6 +208,7 @@ struct Limits {
 }
 
 impl Limits {
+    #[inline]
     fn new(setting: Setting, ambient: Option<Deadline>) -> Self {
         let started = clock::instant();
         let own = Deadline::after(setting.limit);
@@ -231,11 +233,13 @@ pub(super) struct Running {
 
 impl Running {
     /// The deadline to keep, if one is to be kept.
+    #[inline]
     pub(super) fn deadline(&self) -> Option<Deadline> {
         self.limits.filter(|_| self.enforced).map(|limits| limits.deadline)
     }
 
     /// Runs a step of the inner service with the limit as the ambient deadline.
+    #[inline]
     pub(super) fn step<R>(&mut self, step: impl FnOnce() -> R) -> R {
         self.stepping = true;
         let result = match self.deadline() {
@@ -247,6 +251,7 @@ impl Running {
     }
 
     /// The inner service has answered.
+    #[inline]
     pub(super) fn answered(&mut self, ok: bool) {
         if !self.enforced
             && let Some(limits) = self.limits
@@ -276,6 +281,7 @@ impl Running {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
+    #[inline]
     fn end(&mut self, ended: Ended) {
         self.ended = true;
         self.shared.counts.end(ended);
