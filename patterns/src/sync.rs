@@ -32,6 +32,8 @@ pub enum Bug {
     StaleGeneration,
     /// The breaker keeps the slot of a probe that was dropped without a result.
     ProbeNotReturned,
+    /// The retry budget lets go of its lock between the check and the booking.
+    BudgetCheckThenAct,
 }
 
 /// Never, in the product: the branch folds away.

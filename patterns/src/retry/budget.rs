@@ -17,7 +17,7 @@
 use std::time::Duration;
 
 use super::config::RetryBudgetConfig;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Bug, Mutex, bug};
 
 /// In how many parts the window slides.
 const SLOTS: u64 = 32;
@@ -122,6 +122,10 @@ impl Budget {
         if ledger.balance() < amount {
             ledger.refused += 1;
             return None;
+        }
+        if bug(Bug::BudgetCheckThenAct) {
+            drop(ledger);
+            ledger = this.ledger.lock();
         }
         ledger.granted += 1;
         ledger.waiting += amount;

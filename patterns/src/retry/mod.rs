@@ -1,7 +1,8 @@
 //! Tries again what may work at the next attempt, and not too much.
 //!
 //! **When.** Single calls fail for reasons that pass: a lost connection, a leader that moves, a server that restarts. Where a
-//! peer is down for longer, a circuit breaker belongs inside of the retries, which do not repeat its refusals.
+//! peer is down for longer, a [circuit breaker](crate::circuit_breaker) belongs inside of the retries, which do not repeat its
+//! refusals.
 //! **What.** A [policy](RetryPolicy) judges each result. Another attempt waits for its backoff with jitter, for the server's
 //! hint, and for the service to be ready; it is left out when attempts, time, the caller's deadline or the budget do not allow
 //! it, and then at once: nobody waits for an attempt that will not come.

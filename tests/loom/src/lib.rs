@@ -12,6 +12,7 @@ pub mod circuit_breaker;
 pub mod error;
 #[path = "../../../patterns/src/mode.rs"]
 pub mod mode;
+pub mod retry;
 pub mod sync;
 
 mod model;
