@@ -41,3 +41,8 @@ pub use retry::{
     RetryStats, Stop, StopCounts, Transient, retry,
 };
 pub use timeout::{Timeout, TimeoutConfig, TimeoutHandle, TimeoutLayer, TimeoutScope, TimeoutStats};
+
+/// The README's code runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}

@@ -16,6 +16,20 @@ use std::time::Duration;
 use crate::circuit_breaker::{State, Transition};
 use crate::error::Reason;
 
+/// What each metric tells, for the page that a scraper reads. Every name in use must be here.
+const HELP: [(&str, &str); 6] = [
+    ("seawall_calls_total", "Calls through a layer, by outcome; a rejected call was never made"),
+    ("seawall_circuit_breaker_state", "1 for the state the circuit breaker is in, 0 for the others"),
+    ("seawall_circuit_breaker_transitions_total", "Changes of state of a circuit breaker, by cause"),
+    ("seawall_retry_attempts_total", "Retries that were sent, by the number of the attempt"),
+    ("seawall_retry_gave_up_total", "Calls that would have been tried again, by what stopped them"),
+    ("seawall_retry_budget_balance", "Retries that the budget allows right now"),
+];
+
+fn help(name: &str) -> &'static str {
+    HELP.iter().find(|(known, _)| *known == name).map_or("", |(_, help)| help)
+}
+
 /// The labels of one metric.
 pub(crate) type Labels<'a> = &'a [(&'static str, &'a str)];
 
@@ -201,14 +215,19 @@ mod imp {
     }
 
     pub(super) fn counter(name: &'static str, with: Labels<'_>) -> Counter {
+        debug_assert!(!super::help(name).is_empty(), "{name} has no help text");
+        metrics::describe_counter!(name, super::help(name));
         Counter(metrics::counter!(name, labels(with)))
     }
 
     pub(super) fn gauge(name: &'static str, with: Labels<'_>) -> Gauge {
+        debug_assert!(!super::help(name).is_empty(), "{name} has no help text");
+        metrics::describe_gauge!(name, super::help(name));
         Gauge(metrics::gauge!(name, labels(with)))
     }
 
     pub(super) fn histogram(name: &'static str, with: Labels<'_>) -> Histogram {
+        metrics::describe_histogram!(name, metrics::Unit::Seconds, super::help(name));
         Histogram(metrics::histogram!(name, labels(with)))
     }
 
