@@ -28,6 +28,7 @@ impl Breaker {
 
     /// Asks for one call; `exempt` calls are never refused. `now` is asked at most once, and not by a closed breaker
     /// that need not know when a call began; `draw`, from 0 to 1, only when probes that timed out open the breaker.
+    #[inline]
     pub fn admit(
         &self,
         exempt: bool,
@@ -40,6 +41,7 @@ impl Breaker {
     /// Hands in the outcome of a call; answers what it counted as, which is never [`Outcome::Cancelled`]. `now` is asked
     /// at most once and only if the window, the slow-call check, a probe or a change of state needs it; `draw`, from 0
     /// to 1, only when the breaker opens.
+    #[inline]
     pub fn report(
         &self,
         permit: Permit,
@@ -133,11 +135,11 @@ mod tests {
         breaker.admit(false, || now, || 0.0).0
     }
 
-    fn report(breaker: &Breaker, permit: Permit, outcome: Outcome, now: Duration) -> Option<Transition> {
+    fn report(breaker: &Breaker, permit: Permit, outcome: Outcome, now: Duration) -> Option<Box<Transition>> {
         breaker.report(permit, outcome, || now, || 0.0).1.transition
     }
 
-    fn call(breaker: &Breaker, outcome: Outcome, now: Duration) -> Option<Transition> {
+    fn call(breaker: &Breaker, outcome: Outcome, now: Duration) -> Option<Box<Transition>> {
         let permit = admit(breaker, now).unwrap();
         report(breaker, permit, outcome, now)
     }

@@ -220,7 +220,13 @@ impl CircuitBreakerHandle {
         if effect.wake {
             self.0.waiting.notify_waiters();
         }
-        let Some(transition) = effect.transition else { return };
+        if let Some(transition) = effect.transition {
+            self.announce(*transition);
+        }
+    }
+
+    #[cold]
+    fn announce(&self, transition: Transition) {
         telemetry::breaker_transition(&self.0.name, &transition);
         // Two threads may arrive here in either order; the watch and the gauge keep the newer state.
         self.0.last.send_if_modified(|last| {

@@ -116,6 +116,14 @@ impl Machine {
         now: impl FnOnce() -> Duration,
         draw: impl FnOnce() -> f64,
     ) -> (Result<Permit, Refusal>, Effect) {
+        if matches!((&self.phase, self.forced, self.config.mode), (Phase::Closed, None, Mode::Enforce | Mode::Observe))
+            && !self.config.times_calls()
+        {
+            // What nearly every call takes: no time, no decision.
+            self.admitted += 1;
+            let permit = Permit { generation: self.generation, kind: Kind::Counted, started: None };
+            return (Ok(permit), Effect::default());
+        }
         let needs_time = self.config.times_calls() || matches!(self.state(), State::Open | State::HalfOpen);
         let now = needs_time.then(|| self.clamp(now()));
         let (decision, effect) = self.decide(now.unwrap_or(self.largest_now), draw, false);
@@ -369,7 +377,7 @@ impl Machine {
         if self.config.consecutive_failures.is_some_and(|limit| self.consecutive_failures >= limit) {
             return Some(Cause::ConsecutiveFailures);
         }
-        if counts.calls < u64::from(self.config.minimum_calls) {
+        if counts.calls < u64::from(self.config.minimum_calls) || counts.failed + counts.slow == 0 {
             return None;
         }
         // Division rounds to the share as the user wrote it: 7 of 100 is 0.07, while 0.07 × 100 is above 7.
@@ -381,7 +389,12 @@ impl Machine {
     }
 
     /// Ends the half-open state as soon as its end is certain.
-    fn verdict(&mut self, now: Duration, hint: Option<Duration>, draw: impl FnOnce() -> f64) -> Option<Transition> {
+    fn verdict(
+        &mut self,
+        now: Duration,
+        hint: Option<Duration>,
+        draw: impl FnOnce() -> f64,
+    ) -> Option<Box<Transition>> {
         let Phase::HalfOpen { succeeded, failed, .. } = self.phase else { return None };
         let needed = self.config.probes_needed();
         let counts =
@@ -407,7 +420,7 @@ impl Machine {
         hint: Option<Duration>,
         draw: impl FnOnce() -> f64,
         counts: Counts,
-    ) -> Transition {
+    ) -> Box<Transition> {
         let from = self.state();
         if from == State::Closed && now.saturating_sub(self.closed_at) >= self.config.stable_after {
             self.reopened = 0;
@@ -435,9 +448,9 @@ impl Machine {
     }
 
     /// Counts a change of state whose new state is in place already.
-    fn entered(&mut self, from: State, cause: Cause, open_for: Option<Duration>, counts: Counts) -> Transition {
+    fn entered(&mut self, from: State, cause: Cause, open_for: Option<Duration>, counts: Counts) -> Box<Transition> {
         self.generation += 1;
-        Transition {
+        Box::new(Transition {
             from,
             to: self.state(),
             cause,
@@ -445,7 +458,7 @@ impl Machine {
             open_for,
             consecutive_failures: self.consecutive_failures,
             counts,
-        }
+        })
     }
 
     /// Fails the calls and frees the reservations that have been out too long; whether a slot became free.

@@ -199,8 +199,8 @@ pub enum Gate {
 #[derive(Debug, Default)]
 #[must_use = "transitions are published and waiters woken by the caller"]
 pub struct Effect {
-    /// The change of state to publish.
-    pub transition: Option<Transition>,
+    /// The change of state to publish; boxed, because nearly every step moves a `None`.
+    pub transition: Option<Box<Transition>>,
     /// A probe slot became free or the state changed: whoever waits should ask again.
     pub wake: bool,
 }

@@ -31,17 +31,17 @@ fn breaker(config: CircuitBreakerConfig) -> Arc<Breaker> {
     Arc::new(Breaker::new(config).unwrap())
 }
 
-fn admit(breaker: &Breaker, now: Duration) -> (Result<Permit, Refusal>, Option<Transition>) {
+fn admit(breaker: &Breaker, now: Duration) -> (Result<Permit, Refusal>, Option<Box<Transition>>) {
     let (answer, Effect { transition, .. }) = breaker.admit(false, || now, || 0.0);
     (answer, transition)
 }
 
-fn report(breaker: &Breaker, permit: Permit, outcome: Outcome, now: Duration) -> Option<Transition> {
+fn report(breaker: &Breaker, permit: Permit, outcome: Outcome, now: Duration) -> Option<Box<Transition>> {
     breaker.report(permit, outcome, || now, || 0.0).1.transition
 }
 
 /// One call that is admitted and answered at once.
-fn call(breaker: &Breaker, outcome: Outcome, now: Duration) -> Option<Transition> {
+fn call(breaker: &Breaker, outcome: Outcome, now: Duration) -> Option<Box<Transition>> {
     let (permit, first) = admit(breaker, now);
     let second = report(breaker, permit.unwrap(), outcome, now);
     second.or(first)
