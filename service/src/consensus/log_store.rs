@@ -413,3 +413,37 @@ fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
     };
     (start, end.max(start))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_flush_that_nobody_answers_is_an_error() {
+        let permit = || Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let (sender, receiver) = oneshot::channel();
+        drop(Flushed::new(Notify::Vote(sender), permit()));
+        assert!(receiver.await.unwrap().is_err());
+        let (sender, receiver) = oneshot::channel();
+        raft_log::Callback::send(Flushed::new(Notify::Vote(sender), permit()), Ok(()));
+        assert!(receiver.await.unwrap().is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_a_record_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            drop(StoredPayload::decode(&bytes[..]));
+            drop(StoredVote::decode(&bytes[..]));
+        }
+
+        #[test]
+        fn a_vote_reads_back(term in any::<u64>(), node_id in any::<u64>(), committed in any::<bool>()) {
+            let vote = StoredVote(if committed { Vote::new_committed(term, node_id) } else { Vote::new(term, node_id) });
+            let mut bytes = Vec::new();
+            vote.encode(&mut bytes).unwrap();
+            prop_assert_eq!(StoredVote::decode(&bytes[..]).unwrap(), vote);
+        }
+    }
+}

@@ -157,7 +157,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_full_queue_refuses_and_a_stopped_one_says_so() {
         let stop = CancellationToken::new();
-        let (reads, serve) = Rounds::new(1, stop.clone(), || std::future::pending::<Answer>());
+        let (reads, serve) = Rounds::new(1, stop.clone(), std::future::pending::<Answer>);
         let serve = tokio::spawn(serve);
         let reads = Arc::new(reads);
         let join = |reads: &Arc<Rounds>| {

@@ -179,7 +179,13 @@ mod tests {
         let bytes = encode_append(&request).unwrap();
         assert!(bytes.len() < 1000 + 64, "{} bytes", bytes.len());
         let decoded: AppendEntriesRequest<TypeConfig> = decode(&bytes).unwrap();
-        assert_eq!((decoded.vote, decoded.prev_log_id, decoded.entries), (request.vote, request.prev_log_id, entries));
+        assert_eq!((decoded.vote, decoded.prev_log_id), (request.vote, request.prev_log_id));
+        assert_eq!(decoded.entries, entries);
+        // A slice of the frame would keep the whole frame in memory for as long as the value is there.
+        let openraft::EntryPayload::Normal(Command::Put { value: decoded, .. }) = &decoded.entries[0].payload else {
+            panic!("{:?}", decoded.entries[0]);
+        };
+        assert!(!bytes.as_ptr_range().contains(&decoded.as_ptr()), "the value has a buffer of its own");
         let answer = AppendAnswer::from(Err(StreamAppendError::Conflict(log_id(1, 6))));
         assert_eq!(decode::<AppendAnswer>(&encode(&answer).unwrap()).unwrap(), answer);
     }

@@ -6,10 +6,11 @@ use tokio::time::Instant;
 
 use super::harness::{CLUSTER, Cluster, member, put, soon, value};
 use crate::consensus::{
-    InitialiseError, Keyspace, MembershipError, NotLeader, ProposeError, ReadError, Response, Role, WaitError,
-    WriteOutcome,
+    InitialiseError, Keyspace, MembershipError, NotLeader, OpenError, ProposeError, ReadError, Response, Role,
+    WaitError, WriteOutcome,
 };
 use crate::peer::{MessageKind, PeerRequest, RemoteCode};
+use crate::storage::StorageError;
 use crate::transport::memory::Faults;
 
 #[tokio::test(start_paused = true)]
@@ -203,6 +204,7 @@ async fn leadership_moves_where_it_is_sent() {
     assert!(began.elapsed() < Duration::from_millis(300), "{:?}", began.elapsed());
     assert!(matches!(cluster.node(new).transfer_leadership(99).await, Err(MembershipError::Refused(_))));
     cluster.propose(put("a", "1")).await;
+    assert!(began.elapsed() < Duration::from_millis(300), "{:?}", began.elapsed());
     cluster.stop_all().await;
 }
 
@@ -324,4 +326,74 @@ fn every_future_is_send(node: crate::consensus::Consensus) {
     send(node.transfer_leadership(2));
     send(node.wait_for_recovery(soon()));
     send(node.shutdown());
+}
+
+/// A node on its own with two snapshots and a few entries after them.
+async fn with_two_snapshots(keep_everything: bool) -> Cluster {
+    let tune: fn(&mut crate::consensus::ConsensusConfig) =
+        if keep_everything { |config| config.keep_entries = 1_000_000 } else { |config| config.keep_entries = 0 };
+    let mut cluster = Cluster::formed([1], tune).await;
+    for round in 0..2 {
+        // A thousand and more, because purging comes in batches of that; together, because each would wait for the disk.
+        let proposals = (0..1500).map(|n| cluster.node(1).propose(put(&format!("k{}", n % 50), format!("{round}"))));
+        assert!(futures_util::future::join_all(proposals).await.iter().all(Result::is_ok));
+        let before = cluster.node(1).status().snapshot;
+        cluster.node(1).compact().await.unwrap();
+        let deadline = soon();
+        while cluster.node(1).status().snapshot == before {
+            assert!(Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    cluster.propose(put("last", "1")).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(cluster.node(1).status().purged.is_none(), keep_everything, "{:?}", cluster.node(1).status());
+    cluster.stop(1).await;
+    cluster
+}
+
+fn damage_newest_snapshot(cluster: &Cluster) {
+    let mut snapshots: Vec<_> = std::fs::read_dir(cluster.data_dir(1).join("snapshots"))
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .filter(|file| file.extension().is_some_and(|suffix| suffix == "snap"))
+        .collect();
+    snapshots.sort();
+    assert_eq!(snapshots.len(), 2);
+    let newest = snapshots.pop().unwrap();
+    let mut bytes = std::fs::read(&newest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(newest, bytes).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_older_snapshot_serves_while_the_log_reaches_back_to_it() {
+    let mut cluster = with_two_snapshots(true).await;
+    damage_newest_snapshot(&cluster);
+    cluster.start(1).await;
+    cluster.leader().await;
+    cluster.node(1).linearize(soon()).await.unwrap();
+    assert_eq!(value(cluster.node(1), "k0").as_deref(), Some("1"));
+    assert_eq!(value(cluster.node(1), "last").as_deref(), Some("1"));
+    assert_eq!(cluster.node(1).read(Keyspace::revision), 2 * 1500 + 1);
+    cluster.stop(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_snapshot_that_the_log_cannot_replace_is_refused() {
+    let cluster = with_two_snapshots(false).await;
+    damage_newest_snapshot(&cluster);
+    let config = crate::consensus::ConsensusConfig::new(1, cluster.data_dir(1));
+    let error = crate::consensus::Consensus::open(config, std::sync::Arc::new(NoPeers)).await.unwrap_err();
+    assert!(matches!(error, OpenError::Storage(StorageError::Damaged { .. })), "{error}");
+    assert!(error.to_string().contains("join under a new node id"), "{error}");
+}
+
+struct NoPeers;
+
+impl crate::peer::Peers for NoPeers {
+    fn client(&self, _: u64, _: &str, _: crate::peer::Lane) -> crate::peer::PeerClient {
+        unreachable!("a node that does not start calls nobody")
+    }
 }

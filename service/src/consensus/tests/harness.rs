@@ -150,7 +150,10 @@ impl Cluster {
             let leader = self.leader().await;
             match self.node(leader).propose_by(command.clone(), deadline).await {
                 Ok(applied) => return applied,
-                Err(ProposeError::NotLeader(_) | ProposeError::Unknown(_)) if Instant::now() < deadline => {}
+                Err(ProposeError::NotLeader(_) | ProposeError::Unknown(_)) if Instant::now() < deadline => {
+                    // A paused clock moves only while everyone waits.
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
                 Err(error) => panic!("{error}"),
             }
         }
