@@ -1,6 +1,7 @@
 //! What clients see: the public HTTP interface. The only place that knows axum's routes and status codes.
 //!
-//! The router is a stack of tower-http layers, each with its reason in [`router`].
+//! The router is a stack of tower-http layers, each with its reason in [`router`]. Bodies are bounded where they are read
+//! (`extract.rs`), because the refusal must name the field that is too large.
 
 mod cluster;
 mod compat;

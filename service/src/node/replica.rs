@@ -95,11 +95,9 @@ impl Replica {
         self.founding().together(founders).await
     }
 
-    /// Hands leadership over if this node has it, then stops every task.
-    ///
-    /// Detach or shut down its listener first or after; a message that arrives meanwhile is refused.
+    /// Stops every task. A leader that can should [hand over](Self::hand_over) first; a message that arrives from now on
+    /// is refused.
     pub async fn stop(&self) {
-        self.hand_over().await;
         self.stop.cancel();
         self.tasks.close();
         self.consensus.shutdown().await;

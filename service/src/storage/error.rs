@@ -60,7 +60,7 @@ pub enum StorageError {
         detail: String,
     },
     /// The system refused.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}; check --data-dir, its owner and the space on its disk", path.display())]
     Io {
         /// What was tried.
         action: &'static str,

@@ -28,7 +28,7 @@ pub fn install(format: LogFormat, filter: &str) -> Result<(), String> {
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_span_events(FmtSpan::NONE);
     let installed = match format {
-        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).finish().try_init(),
         LogFormat::Text => builder.finish().try_init(),
     };
     installed.map_err(|error| error.to_string())
