@@ -3,6 +3,8 @@
 //! | trouble | pattern |
 //! |---|---|
 //! | a peer fails or is slow, and every call to it makes things worse | [`circuit_breaker`] |
+//! | a call failed by chance and may succeed if repeated | [`retry`](mod@retry) |
+//! | a call takes longer than its answer is worth | [`timeout`] |
 //! | whoever called us has stopped waiting | [`Deadline`] |
 //!
 //! Every pattern is a layer for tower and, without tower, a plain value with the same state. State lives in the layer: the
@@ -19,7 +21,6 @@
 //! A timer that fired later is [`Elapsed`]: the outcome is unknown. Both are found in any chain of sources by [`find`].
 
 pub mod circuit_breaker;
-#[allow(dead_code, reason = "each pattern takes what it needs")]
 mod clock;
 mod counts;
 pub mod deadline;
@@ -27,11 +28,11 @@ mod error;
 mod mode;
 pub mod retry;
 pub mod rng;
-#[allow(dead_code, reason = "each core takes what it needs")]
 mod sync;
 mod telemetry;
 pub mod timeout;
 
+pub use circuit_breaker::{CircuitBreaker, CircuitBreakerConfig, CircuitBreakerHandle, CircuitBreakerLayer};
 pub use deadline::Deadline;
 pub use error::{BoxError, Elapsed, InvalidConfig, Limit, Reason, Rejected, find};
 pub use mode::Mode;

@@ -15,7 +15,6 @@ thread_local! {
 }
 
 /// A number drawn evenly from 0 (possible) to 1 (never reached).
-#[allow(dead_code, reason = "drawn by the patterns that jitter")]
 pub(crate) fn draw() -> f64 {
     // A thread being torn down has no generator any more; the middle of the range is a fair answer for its last draw.
     RNG.try_with(|rng| rng.borrow_mut().random::<f64>()).unwrap_or(0.5)
