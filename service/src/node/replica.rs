@@ -18,6 +18,8 @@ use crate::transport::{Inbound, Transport};
 
 /// How long a leader waits for its successor when it stops. An election without a hand-over takes about as long.
 const HAND_OVER_WITHIN: Duration = Duration::from_millis(1500);
+/// A follower that acknowledged something this long ago is there: ten heartbeats by default.
+const ACKED_LATELY: Duration = Duration::from_secs(1);
 
 /// The parts of a node that know nothing of sockets.
 pub struct Replica {
@@ -111,11 +113,18 @@ impl Replica {
         if !status.is_leader() {
             return;
         }
+        // Pings begin with the next look at the members: a leader that stops soon after it was elected, or after a node
+        // has joined, knows its followers only by the log.
+        let is_healthy = |id: &NodeId| self.heartbeats.get(*id).is_some_and(|peer| peer.healthy);
+        let acked_lately = |id: &NodeId| {
+            let last_ack = status.followers.get(id).and_then(|follower| follower.last_ack);
+            last_ack.is_some_and(|at| self.clock.now().saturating_duration_since(at) < ACKED_LATELY)
+        };
         let best = status
             .members
             .voters
             .keys()
-            .filter(|id| **id != self.local.id && self.heartbeats.get(**id).is_some_and(|peer| peer.healthy))
+            .filter(|id| **id != self.local.id && (acked_lately(id) || is_healthy(id)))
             .max_by_key(|id| status.followers.get(id).and_then(|follower| follower.matched));
         let Some(&successor) = best else { return };
         let hand_over = async {
