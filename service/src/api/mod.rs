@@ -93,7 +93,7 @@ pub fn router(api: Api) -> Router {
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         // One span a request, with its id: what is logged below says which request it was.
-        .layer(TraceLayer::new_for_http().make_span_with(span).on_request(()).on_response(log_answer))
+        .layer(TraceLayer::new_for_http().make_span_with(span).on_request(()).on_response(log_answer).on_failure(()))
         // Counts and times every answer, also those of the layers below.
         .layer(from_fn_with_state(api.clock.clone(), limits::measure))
         // A handler that panics is an answer 500 and a log line, not a closed connection.
