@@ -107,6 +107,7 @@ impl NodeError {
             Self::Config(_) | Self::NoCluster { .. } | Self::Formation(_) | Self::OtherCluster { .. } => true,
             Self::Storage(error) => !matches!(error, StorageError::Io { .. } | StorageError::Locked { .. }),
             Self::Open(OpenError::Config(_)) => true,
+            Self::Join { source: ClientError::Config { .. }, .. } => true, // no address at all
             Self::Open(_) | Self::Listen { .. } | Self::Join { .. } | Self::Failed(_) => false,
         }
     }
