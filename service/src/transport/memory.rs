@@ -150,8 +150,15 @@ impl Network {
         if fate.copies == 0 {
             return std::future::pending().await;
         }
-        self.shared.clock.sleep(fate.delay).await;
+        self.wait(fate.delay).await;
         answer
+    }
+
+    async fn wait(&self, delay: Duration) {
+        // Tokio's timer rounds up to its next millisecond, also from zero.
+        if !delay.is_zero() {
+            self.shared.clock.sleep(delay).await;
+        }
     }
 
     fn find(&self, target: &Target) -> Result<(NodeId, Arc<dyn Inbound>), PeerError> {
@@ -207,7 +214,7 @@ impl UnaryLink {
         if fate.copies == 0 {
             return std::future::pending().await; // a lost message has no answer; the caller's own limit ends the wait
         }
-        network.shared.clock.sleep(fate.delay).await;
+        network.wait(fate.delay).await;
         if fate.copies == 2 {
             let _ = inbound.handle(from, message.clone()).await;
         }
@@ -262,7 +269,7 @@ impl OrderedLink {
         }
         let queue = match stream.take().filter(|queue| !queue.is_closed()) {
             Some(queue) => stream.insert(queue),
-            None => stream.insert(open(self.network.shared.clock.clone(), self.from, &*inbound)),
+            None => stream.insert(open(self.network.clone(), self.from, &*inbound)),
         };
         let (answer, answered) = oneshot::channel();
         let mut wait = Some(answer);
@@ -274,14 +281,14 @@ impl OrderedLink {
 }
 
 /// Feeds one stream of `inbound` and hands out its answers, until the sender is dropped or the stream ends.
-fn open(clock: Clock, from: NodeId, inbound: &dyn Inbound) -> mpsc::UnboundedSender<Queued> {
+fn open(network: Network, from: NodeId, inbound: &dyn Inbound) -> mpsc::UnboundedSender<Queued> {
     let (queue, queued) = mpsc::unbounded_channel::<Queued>();
     let (waiting, mut waits) = mpsc::unbounded_channel();
     let messages = UnboundedReceiverStream::new(queued).then(move |Queued { message, delay, wait }| {
         let _ = waiting.send(wait);
-        let clock = clock.clone();
+        let network = network.clone();
         async move {
-            clock.sleep(delay).await;
+            network.wait(delay).await;
             message
         }
     });
