@@ -168,19 +168,28 @@ pub(crate) fn breaker_transition(name: &str, transition: &Transition) {
     #[cfg(feature = "tracing")]
     {
         let Transition { generation, open_for, consecutive_failures, counts, .. } = transition;
-        tracing::warn!(
-            name,
-            from,
-            to,
-            cause,
-            generation,
-            ?open_for,
-            consecutive_failures,
-            calls = counts.calls,
-            failed = counts.failed,
-            slow = counts.slow,
-            "circuit breaker changed its state"
-        );
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::$level!(
+                    name,
+                    from,
+                    to,
+                    cause,
+                    generation,
+                    ?open_for,
+                    consecutive_failures,
+                    calls = counts.calls,
+                    failed = counts.failed,
+                    slow = counts.slow,
+                    "circuit breaker changed its state"
+                )
+            };
+        }
+        // While a peer is away its breaker probes again and again, which is news only to who looks closely.
+        match (transition.from, transition.to) {
+            (State::Open, State::HalfOpen) | (State::HalfOpen, State::Open) => log!(debug),
+            _ => log!(warn),
+        }
     }
 }
 

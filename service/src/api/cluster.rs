@@ -36,7 +36,7 @@ struct NodeStatus {
     peer_address: String,
     /// The other members.
     peers: Vec<NodeId>,
-    /// `unknown` while it has not answered.
+    /// `unknown` while it does not answer.
     role: &'static str,
     voter: bool,
     healthy: bool,
@@ -64,7 +64,7 @@ pub(super) async fn status(State(api): State<Api>, _: NoQuery) -> Json<ClusterSt
     Json(ClusterStatus {
         cluster_id: api.local.cluster().map(str::to_owned),
         node_id: status.node_id,
-        leader: status.leader,
+        leader: api.leader(),
         term: status.term,
         revision: api.consensus.read(|keyspace| keyspace.revision()),
         nodes,
@@ -90,15 +90,16 @@ fn this_node(api: &Api, status: &Status, member: &Member, peers: Vec<NodeId>) ->
 fn peer(api: &Api, status: &Status, id: NodeId, member: &Member, peers: Vec<NodeId>) -> NodeStatus {
     let health = api.heartbeats.get(id);
     let pong = health.as_ref().and_then(|health| health.pong.as_ref());
+    let healthy = health.as_ref().is_some_and(|health| health.healthy);
     let silent_for = health.as_ref().and_then(|health| health.last_answer).map(|at| api.clock.now() - at);
     NodeStatus {
         id,
         address: member.api_addr.clone(),
         peer_address: member.peer_addr.clone(),
         peers,
-        role: pong.map_or("unknown", |pong| pong.role.name()),
+        role: pong.filter(|_| healthy).map_or("unknown", |pong| pong.role.name()),
         voter: status.members.voters.contains_key(&id),
-        healthy: health.as_ref().is_some_and(|health| health.healthy),
+        healthy,
         last_heartbeat_ms: silent_for.map(|silent| u64::try_from(silent.as_millis()).unwrap_or(u64::MAX)),
         commit_index: pong.and_then(|pong| pong.committed),
         last_applied: pong.and_then(|pong| pong.applied),

@@ -1,7 +1,5 @@
 //! `/health`: is the process alive, has it started, should it get traffic; and `/metrics`.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -9,9 +7,6 @@ use http::{StatusCode, header};
 use serde_json::json;
 
 use super::Api;
-
-/// A leader that no quorum has acknowledged for so long has lost it: twenty heartbeats by default.
-const FOLLOWED: Duration = Duration::from_secs(2);
 
 /// The process answers; nothing else is asked. A node without a quorum is alive: a restart would not help it.
 pub(super) async fn live(State(api): State<Api>) -> Response {
@@ -32,26 +27,10 @@ pub(super) async fn ready(State(api): State<Api>) -> Response {
         answer(false, "stopping")
     } else if !api.readiness.is_started() {
         answer(false, "recovering")
-    } else if !has_leader(&api) {
+    } else if api.leader().is_none() {
         answer(false, "there is no leader")
     } else {
         answer(true, "ready")
-    }
-}
-
-/// Whether there is a leader that can be reached, or this node leads and is followed.
-fn has_leader(api: &Api) -> bool {
-    let status = api.consensus.status();
-    match status.leader {
-        None => false,
-        Some(leader) if leader == status.node_id => {
-            let followed =
-                status.quorum_acked.is_some_and(|at| api.clock.now().saturating_duration_since(at) < FOLLOWED);
-            followed || status.members.voters.len() == 1
-        }
-        // Consensus names the last leader until it knows the next one; pings tell whether it is still there. Before the
-        // first answer nothing speaks against it.
-        Some(leader) => api.heartbeats.get(leader).is_none_or(|peer| peer.healthy || peer.last_answer.is_none()),
     }
 }
 

@@ -13,6 +13,7 @@ mod strong;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -31,7 +32,7 @@ use tower_http::trace::TraceLayer;
 use crate::clock::Clock;
 use crate::consensus::Consensus;
 use crate::coordinator::{Coordinator, Forwarding};
-use crate::peer::LocalNode;
+use crate::peer::{LocalNode, NodeId};
 use crate::topology::Heartbeats;
 
 pub(crate) use error::ApiError;
@@ -40,6 +41,9 @@ pub(crate) use error::ApiError;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The client wants this node's answer or none.
 const NO_FORWARD: HeaderName = HeaderName::from_static("x-seawall-no-forward");
+
+/// A leader that no quorum has acknowledged for so long has lost it: twenty heartbeats by default.
+const FOLLOWED: Duration = Duration::from_secs(2);
 
 /// What the handlers work with. Cheap to clone.
 #[derive(Clone)]
@@ -51,6 +55,24 @@ pub struct Api {
     pub(crate) readiness: Readiness,
     pub(crate) metrics: Option<PrometheusHandle>,
     pub(crate) clock: Clock,
+}
+
+impl Api {
+    /// The leader, if it can be reached, or if this node leads and is followed.
+    fn leader(&self) -> Option<NodeId> {
+        let status = self.consensus.status();
+        let leader = status.leader?;
+        let there = if leader == status.node_id {
+            let acked = status.quorum_acked;
+            let followed = acked.is_some_and(|at| self.clock.now().saturating_duration_since(at) < FOLLOWED);
+            followed || status.members.voters.len() == 1
+        } else {
+            // Consensus names the last leader until it knows the next one; pings tell whether it is still there. Before
+            // the first answer nothing speaks against it.
+            self.heartbeats.get(leader).is_none_or(|peer| peer.healthy || peer.last_answer.is_none())
+        };
+        there.then_some(leader)
+    }
 }
 
 /// Whether the node has started, and whether it is stopping.
@@ -138,7 +160,7 @@ fn span(request: &Request) -> tracing::Span {
     tracing::info_span!("request", request_id = request_id(request.headers()), method = %request.method(), path = request.uri().path())
 }
 
-fn log_answer<B>(response: &Response<B>, took: std::time::Duration, _: &tracing::Span) {
+fn log_answer<B>(response: &Response<B>, took: Duration, _: &tracing::Span) {
     let status = response.status();
     if status.is_server_error() {
         tracing::warn!(status = status.as_u16(), ?took, action = "answer");

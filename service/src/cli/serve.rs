@@ -172,7 +172,7 @@ impl ServeArgs {
 pub(super) fn run(args: ServeArgs, runtime: &Runtime) -> Result<Exit, CliError> {
     let config = args.config()?;
     // What libraries do inside is of interest only when something is wrong with it.
-    let filter = format!("openraft=warn,raft_log=warn,chunked_wal=warn,{}", args.log_level);
+    let filter = format!("openraft=error,raft_log=warn,chunked_wal=warn,{}", args.log_level);
     logs::install(args.log_format, &filter).map_err(|reason| CliError::Input(format!("--log-level: {reason}")))?;
     let clock = Clock::system();
     let metrics = metrics::install(&clock).map_err(|error| CliError::Input(error.to_string()))?;
