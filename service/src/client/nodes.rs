@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use seawall::{BoxError, Reason, Rejected};
 use tower::{Service, ServiceExt};
@@ -48,13 +49,18 @@ where
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let nodes = self.nodes.clone();
         Box::pin(async move {
-            let mut refused = None;
+            let mut refused: Option<BoxError> = None;
             for step in 0..nodes.len() {
                 let index = turn.wrapping_add(step) % nodes.len();
                 let Some(node) = nodes.get(index) else { break };
                 match node.clone().oneshot(call.clone()).await {
                     // Nothing was sent, and no time has passed: the next node at once, without a retry.
-                    Err(error) if is_open(&error) => refused = Some(error),
+                    Err(error) if is_open(&error) => {
+                        // Of several refusals the one that ends first tells how long to wait.
+                        if refused.as_ref().is_none_or(|other| wait(&error) < wait(other)) {
+                            refused = Some(error);
+                        }
+                    }
                     result => return result,
                 }
             }
@@ -66,6 +72,11 @@ where
 fn is_open(error: &BoxError) -> bool {
     let reason = Rejected::find(&**error).map(|rejected| rejected.reason);
     matches!(reason, Some(Reason::Open | Reason::Probing | Reason::ForcedOpen))
+}
+
+/// What nobody knows is longer than anything.
+fn wait(error: &BoxError) -> Duration {
+    Rejected::find(&**error).and_then(|rejected| rejected.retry_after).unwrap_or(Duration::MAX)
 }
 
 #[cfg(test)]

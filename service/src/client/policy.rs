@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use seawall::{BoxError, Rejected};
+use seawall::{Attempt, BoxError, Decision, Rejected, RetryPolicy};
 
 use crate::client::ClientError;
 use crate::client::answer::Outcome;
-use crate::client::transport::{Answer, CallError};
+use crate::client::transport::{Answer, Call, CallError};
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,43 @@ fn judge_answer(answer: &Answer) -> Verdict {
         Some(Outcome::NotApplied) => Verdict::NotApplied { again: busy, retry_after: answer.retry_after(&problem) },
         Some(Outcome::Unknown) | None => Verdict::Unknown,
     }
+}
+
+/// Repeats what was certainly not done, and nothing else.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SafeRetry {
+    /// Whether there is one node only.
+    pub(super) alone: bool,
+}
+
+impl RetryPolicy<Call, Answer, BoxError> for SafeRetry {
+    fn clone_request(&self, call: &Call) -> Option<Call> {
+        Some(call.clone())
+    }
+
+    fn decide(&self, call: &Call, result: &Result<Answer, BoxError>, _: Attempt) -> Decision {
+        let wait = match judge(call.is_read(), result.as_ref()) {
+            Verdict::Answered => return Decision::Accept,
+            Verdict::Unknown | Verdict::NotApplied { again: false, .. } => return Decision::GiveUp,
+            Verdict::NotApplied { again: true, retry_after } => retry_after,
+        };
+        let decision = match (wait, result) {
+            // A node without a leader speaks for itself: the next one may know more, after the ordinary pause.
+            (Some(_), Ok(answer)) if !self.alone && answer.status == StatusCode::SERVICE_UNAVAILABLE => {
+                Decision::retry()
+            }
+            (Some(wait), _) => Decision::retry_after(wait),
+            (None, _) => Decision::retry(),
+        };
+        // What never reached a node costs the cluster nothing.
+        if never_sent(result) { decision.cost(0) } else { decision }
+    }
+}
+
+fn never_sent(result: &Result<Answer, BoxError>) -> bool {
+    let Err(error) = result else { return false };
+    let not_sent = || matches!(seawall::find::<CallError>(&**error), Some(CallError::NotSent { .. }));
+    Rejected::find(&**error).is_some() || not_sent()
 }
 
 /// The last word on a call: its answer, or the error for the caller.

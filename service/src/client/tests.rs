@@ -328,6 +328,53 @@ async fn a_hint_beyond_the_deadline_ends_the_call_at_once_and_is_handed_on() {
 }
 
 #[tokio::test]
+async fn with_other_nodes_a_hint_of_one_is_not_waited_for() {
+    let busy = json!({ "detail": "no leader", "outcome": "not_applied", "retry_after_ms": 30_000 });
+    let busy = Stub::new(move |_| problem(503, busy.clone())).await;
+    let good = Stub::new(healthy).await;
+    let start = Instant::now();
+    client([&busy.url, &good.url]).put("k", "v").await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_read_from_a_node_that_hangs_goes_to_the_next_one() {
+    let (stuck, good) = (Stub::new(|_| hang()).await, Stub::new(healthy).await);
+    let client = Client::builder().nodes([&stuck.url, &good.url]).deadline(Duration::from_secs(1)).build().unwrap();
+    assert!(client.get("k").await.unwrap().is_some());
+    assert_eq!((stuck.asked(), good.asked()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_node_whose_connections_break_is_left_alone_after_a_few() {
+    let (rude, good) = (rude("").await, Stub::new(healthy).await);
+    let client = client([&rude.url, &good.url]);
+    for _ in 0..40 {
+        client.get("k").await.unwrap();
+    }
+    assert_eq!(good.asked(), 40);
+    assert!((5..10).contains(&rude.asked()), "its breaker opened: {}", rude.asked());
+    for _ in 0..10 {
+        client.put("k", "v").await.unwrap();
+    }
+    assert_eq!(good.asked(), 50, "reads and writes share what they learn");
+}
+
+#[tokio::test]
+async fn an_election_of_half_a_second_fails_no_call() {
+    let start = Instant::now();
+    let answer =
+        move |seen: &Seen| if start.elapsed() < Duration::from_millis(500) { not_applied() } else { healthy(seen) };
+    let stubs = [Stub::new(answer).await, Stub::new(answer).await, Stub::new(answer).await];
+    let client = client([&stubs[0].url, &stubs[1].url, &stubs[2].url]);
+    let calls = (0..16).map(|number| {
+        let client = client.clone();
+        async move { client.put(&format!("k{number}"), "v").await.map(|_| ()) }
+    });
+    assert_eq!(futures_util::future::join_all(calls).await.into_iter().filter(Result::is_err).count(), 0);
+}
+
+#[tokio::test]
 async fn nodes_take_turns() {
     let stubs = [Stub::new(healthy).await, Stub::new(healthy).await, Stub::new(healthy).await];
     let client = client([&stubs[0].url, &stubs[1].url, &stubs[2].url]);
