@@ -37,6 +37,13 @@ pub struct Cli {
 enum Command {
     /// Run one node of a cluster
     Serve(serve::ServeArgs),
+    #[command(flatten)]
+    Use(UseCommand),
+}
+
+/// What a client of a cluster does.
+#[derive(Debug, Subcommand)]
+enum UseCommand {
     /// Start a cluster on this machine to try things out
     Demo(demo::DemoArgs),
     /// Read a key
@@ -92,21 +99,21 @@ fn one_line(message: &clap::Error) -> String {
 fn on_runtime(command: Command) -> Result<Exit, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(CliError::io("cannot start"))?;
-    let command = match command {
-        Command::Serve(args) => return serve::run(args, &runtime),
-        other => other,
-    };
-    runtime.block_on(async {
-        match command {
-            Command::Serve(_) => Ok(Exit::Usage), // taken above
-            Command::Demo(args) => demo::run(args).await,
-            Command::Get(args) => get::run(args).await,
-            Command::Put(args) => put::run(args).await,
-            Command::Delete(args) => delete::run(args).await,
-            Command::Status(args) => status::run(args).await,
-            Command::Load(args) => load::run(args).await,
-        }
-    })
+    match command {
+        Command::Serve(args) => serve::run(args, &runtime),
+        Command::Use(command) => runtime.block_on(dispatch(command)),
+    }
+}
+
+async fn dispatch(command: UseCommand) -> Result<Exit, CliError> {
+    match command {
+        UseCommand::Demo(args) => demo::run(args).await,
+        UseCommand::Get(args) => get::run(args).await,
+        UseCommand::Put(args) => put::run(args).await,
+        UseCommand::Delete(args) => delete::run(args).await,
+        UseCommand::Status(args) => status::run(args).await,
+        UseCommand::Load(args) => load::run(args).await,
+    }
 }
 
 #[cfg(test)]
@@ -114,9 +121,58 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::client::fake::FakeNode;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// The exit code of a command line for which `URL` stands for `url`.
+    async fn exit(url: &str, line: &str) -> u8 {
+        let words = ["seawall-kv"].into_iter().chain(line.split_whitespace());
+        let words: Vec<OsString> = words.map(|word| word.replace("URL", url).into()).collect();
+        let command = Cli::try_parse_from(words).unwrap().command;
+        dispatch(command).await.unwrap_or_else(|error| error.exit()).code()
+    }
+
+    #[tokio::test]
+    async fn every_command_ends_with_its_code() {
+        let node = FakeNode::new().await;
+        let table = [
+            ("get k --target URL", 1),
+            ("put k first --target URL --if-present", 1),
+            ("put k first --target URL --if-absent", 0),
+            ("put k second --target URL --if-revision 9", 1),
+            ("put k second --target URL --if-revision 1", 0),
+            ("get k --nodes URL,URL --output json", 0),
+            ("get k --target URL --consistency stale", 0),
+            ("status --target URL", 0),
+            ("delete k --target URL --if-absent", 1),
+            ("delete k --target URL", 0),
+            ("delete k --target URL", 1),
+            ("load /does/not/exist.csv --target URL", 2),
+            ("load notes.txt --target URL", 2),
+            ("get k --target nonsense", 2),
+            ("get k --target 127.0.0.1:1 --deadline 100ms", 3),
+            ("put k v --target 127.0.0.1:1 --deadline 100ms", 3),
+            ("status --target 127.0.0.1:1 --deadline 100ms", 3),
+            ("demo --nodes 2 --script", 2),
+        ];
+        for (line, code) in table {
+            assert_eq!(exit(&node.url, line).await, code, "{line}");
+        }
+        node.refuse("unknown");
+        assert_eq!(exit(&node.url, "put k v --target URL").await, 4);
+        assert_eq!(exit(&node.url, "delete k --target URL").await, 4);
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_understood_is_a_usage_error() {
+        for line in ["", "fly", "get", "put k", "put k v --if-absent --if-revision 3", "get k --deadline soon"] {
+            let words = ["seawall-kv"].into_iter().chain(line.split_whitespace());
+            assert_eq!(run(words.map(OsString::from)), ExitCode::from(2), "{line}");
+        }
+        assert_eq!(run(["seawall-kv", "--help"].map(OsString::from)), ExitCode::SUCCESS);
     }
 }

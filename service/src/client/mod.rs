@@ -27,6 +27,8 @@ mod answer;
 mod builder;
 mod calls;
 mod error;
+#[cfg(test)]
+pub(crate) mod fake;
 
 mod nodes;
 mod policy;

@@ -134,7 +134,72 @@ async fn writer(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::client::fake::FakeNode;
+
+    /// A node, a client of it and a file of these lines.
+    async fn given(lines: impl IntoIterator<Item = (String, String)>) -> (FakeNode, Client, Source, tempfile::TempDir) {
+        let node = FakeNode::new().await;
+        let client = Client::builder().nodes([&node.url]).deadline(Duration::from_secs(2)).build().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lines.csv");
+        let text: String = lines.into_iter().map(|(key, value)| format!("{key},{value}\n")).collect();
+        std::fs::write(&path, text).unwrap();
+        (node, client, Source::new(path, None).unwrap(), folder)
+    }
+
+    #[tokio::test]
+    async fn every_line_is_written_and_the_last_of_a_key_wins() {
+        let lines = (0..300).map(|number| (format!("k{}", number % 7), format!("v{number}")));
+        let (node, client, source, _folder) = given(lines).await;
+        assert_eq!(source.check().await.unwrap(), 300);
+        let mut heard = 0;
+        let report = write(&client, source, 8, &CancellationToken::new(), |_| heard += 1).await.unwrap();
+        assert_eq!((report, heard), (Report { done: 300, ..Report::default() }, 300));
+        let values = node.values();
+        assert_eq!(values.len(), 7);
+        assert_eq!(values["k5"], "v299", "299 = 42 · 7 + 5");
+    }
+
+    #[tokio::test]
+    async fn a_stopped_load_counts_what_it_wrote() {
+        let lines = (0..5000).map(|number| (format!("k{number}"), "v".to_owned()));
+        let (node, client, source, _folder) = given(lines).await;
+        let stop = CancellationToken::new();
+        let mut heard = 0;
+        let report = write(&client, source, 4, &stop, |_| {
+            heard += 1;
+            if heard == 10 {
+                stop.cancel();
+            }
+        });
+        let report = report.await.unwrap();
+        assert!(report.interrupted);
+        assert!((10..100).contains(&report.done), "{report:?}");
+        assert_eq!(node.values().len() as u64, report.done, "what is there is what was counted");
+        assert_eq!(report.exit(5000), Exit::Unavailable);
+    }
+
+    #[tokio::test]
+    async fn failures_are_told_apart_and_bounded() {
+        for (outcome, exit) in [("not_applied", Exit::Unavailable), ("unknown", Exit::Unknown)] {
+            let (node, client, source, _folder) = given((0..500).map(|n| (format!("k{n}"), String::new()))).await;
+            node.refuse(outcome);
+            let mut lines = Vec::new();
+            let never = CancellationToken::new();
+            let report = write(&client, source, 4, &never, |outcome| {
+                lines.extend(outcome.as_ref().err().map(|(line, _)| *line));
+            });
+            let report = report.await.unwrap();
+            let failed = report.not_applied + report.unknown;
+            assert!((MAX_FAILURES..MAX_FAILURES + 8).contains(&failed), "{report:?}");
+            assert_eq!(lines.len() as u64, failed, "each is told with its line");
+            assert_eq!(report.exit(500), exit);
+            assert!(!report.interrupted);
+        }
+    }
 
     #[test]
     fn a_load_ends_as_its_worst_line() {
