@@ -132,7 +132,7 @@ mod tests {
     async fn exit(url: &str, line: &str) -> u8 {
         let words = ["seawall-kv"].into_iter().chain(line.split_whitespace());
         let words: Vec<OsString> = words.map(|word| word.replace("URL", url).into()).collect();
-        let command = Cli::try_parse_from(words).unwrap().command;
+        let Command::Use(command) = Cli::try_parse_from(words).unwrap().command else { panic!("{line}") };
         dispatch(command).await.unwrap_or_else(|error| error.exit()).code()
     }
 
