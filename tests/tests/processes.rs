@@ -181,7 +181,7 @@ async fn no_read_is_stale_when_the_leader_is_restarted_at_once() {
     let rounds = std::env::var("SEAWALL_RESTARTS").map_or(10, |text| text.parse().unwrap());
     let mut cluster = Cluster::founded(3).await;
     let took = Stopwatch::start();
-    let mut slowest = Duration::ZERO;
+    let (mut slowest, mut at_once) = (Duration::ZERO, 0);
     for round in 1..=rounds {
         let leader = cluster.leader().await;
         let put = Request::put("/v1/strong/round", round.to_string());
@@ -196,7 +196,7 @@ async fn no_read_is_stale_when_the_leader_is_restarted_at_once() {
         let down = Stopwatch::start();
         cluster.kill(leader);
         cluster.start(leader);
-        assert!(down.elapsed() < Duration::from_millis(50) || rounds < 100, "the restart took {:?}", down.elapsed());
+        at_once += u64::from(down.elapsed() < Duration::from_millis(50));
 
         let places = cluster.places();
         let reads = places.iter().map(|place| first_linearizable_answer(cluster.api(*place)));
@@ -205,7 +205,9 @@ async fn no_read_is_stale_when_the_leader_is_restarted_at_once() {
         }
         slowest = slowest.max(down.elapsed());
     }
-    say(&format!("{rounds} restarts of the leader in {:.1?}, the slowest {slowest:.1?}", took.elapsed()));
+    assert!(at_once > rounds / 2, "only {at_once} of {rounds} leaders were back within 50 ms; the machine is too slow");
+    let took = took.elapsed();
+    say(&format!("{rounds} restarts of the leader in {took:.1?}, {at_once} within 50 ms, slowest round {slowest:.1?}"));
 }
 
 /// A leader that was stopped (as by a long pause of its machine) and goes on must not answer from what it has.
