@@ -1,7 +1,7 @@
 //! The one source of randomness: jitter and probabilistic shedding draw here, cores receive the draw as an argument.
 //!
 //! Each thread has a small fast generator of its own, seeded by the operating system. It is not for secrets.
-//! With the feature `test-util`, [`fix`] makes the draws of the current thread repeatable.
+//! With the feature `test-util`, `fix` makes the draws of the current thread repeatable.
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};

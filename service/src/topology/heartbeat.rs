@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::consensus::{LogIndex, Member, Revision, Role};
 use crate::peer::{Lane, MessageKind, NodeId, PeerError, PeerRequest, Peers};
 
-/// Time between two pings of one member, ± [`JITTER`].
+/// Time between two pings of one member, ± a tenth.
 pub const PING_INTERVAL: Duration = Duration::from_millis(500);
 /// Spread of the interval, so that nodes started together do not ping together.
 const JITTER: f64 = 0.1;
