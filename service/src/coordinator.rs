@@ -2,7 +2,7 @@
 //!
 //! A write is proposed here if this node leads, else sent on over one hop. A forwarded request that finds no leader is
 //! answered `NotLeader` and is not sent further. What certainly was not proposed is tried again, at the next leader or
-//! after a pause, until the deadline; what may have been proposed is not, and its outcome is unknown. A linearizable
+//! after a pause, for a while; what may have been proposed is not, and its outcome is unknown. A linearizable
 //! read asks the leader for its read index, waits until this node has applied it and is answered here.
 
 use std::sync::Arc;
@@ -25,7 +25,11 @@ use crate::topology::{JoinAnswer, JoinRequest, admit};
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Kept back from the deadline, so that the answer "unknown" still reaches a client that waits until then.
-const ANSWER_MARGIN: Duration = Duration::from_millis(20);
+pub(crate) const ANSWER_MARGIN: Duration = Duration::from_millis(20);
+
+/// How long this node looks for a leader. An election takes half of it; a node that finds none for longer is cut off, and
+/// its clients should hear so while they have time to ask another node.
+const LEADER_WITHIN: Duration = Duration::from_millis(2500);
 
 /// How long a request waits for another leader before it tries the same one again.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -163,6 +167,7 @@ impl Coordinator {
         if forwarding == Forwarding::Refused {
             self.must_lead()?;
         }
+        let give_up = deadline.min(self.clock.now() + LEADER_WITHIN);
         loop {
             let tried = self.consensus.status();
             match self.consensus.linearize(deadline).await {
@@ -170,7 +175,7 @@ impl Coordinator {
                 Err(error @ (ReadError::Deadline | ReadError::Stopping)) => return Err(unavailable(&error)),
                 // Reads are safe to repeat; a new read index is asked for each time.
                 Err(error) => {
-                    if !self.pause(&tried, deadline).await {
+                    if !self.pause(&tried, give_up).await {
                         return Err(unavailable(&error));
                     }
                 }
@@ -205,6 +210,7 @@ impl Coordinator {
         if forwarding == Forwarding::Refused {
             self.must_lead()?;
         }
+        let give_up = deadline.min(self.clock.now() + LEADER_WITHIN);
         let mut answer = Forwarded::NotLeader(NotLeader { leader: None });
         loop {
             let tried = self.consensus.status();
@@ -216,7 +222,7 @@ impl Coordinator {
                 };
             }
             let proposed = !matches!(answer, Forwarded::NotLeader(_) | Forwarded::NotApplied(_));
-            if proposed || !self.pause(&tried, deadline).await {
+            if proposed || !self.pause(&tried, give_up).await {
                 return Ok(answer);
             }
         }

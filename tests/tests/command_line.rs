@@ -299,6 +299,15 @@ async fn conditions_hold_over_http() {
     assert_eq!(next.status, 200);
     assert!(next.revision() > revision);
 
+    let get = || Request::get("/v1/strong/k");
+    let tag = format!("\"{}\"", next.revision());
+    let same = cluster.answer(1, &get().header("If-None-Match", &tag)).await;
+    assert_eq!((same.status, same.header("etag"), same.body.len()), (304, Some(tag.as_str()), 0));
+    assert_eq!(cluster.answer(1, &get().header("If-Match", &tag)).await.status, 200);
+    assert_eq!(cluster.answer(1, &get().header("If-Match", "\"1000\"")).await.status, 412);
+    let malformed = cluster.answer(1, &get().header("If-Match", "nonsense")).await;
+    assert_eq!((malformed.status, malformed.problem()["field"].as_str()), (400, Some("If-Match")));
+
     let delete = cluster.answer(1, &Request::new("DELETE", "/v1/strong/k")).await.json();
     assert_eq!(delete["deleted"], true);
     let again = cluster.answer(1, &Request::new("DELETE", "/v1/strong/k")).await.json();

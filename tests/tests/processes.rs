@@ -513,6 +513,45 @@ async fn a_founder_that_lost_its_data_is_refused_while_the_cluster_lives() {
     }
 }
 
+/// A founder that restarted used to tell the cluster's id to one that had lost its data. The two then elected one of
+/// them, and a write that the third had acknowledged was gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_founder_that_lost_its_data_is_not_taken_back_by_one_that_restarts() {
+    let mut cluster = Cluster::founded(3).await;
+    cluster.client().put("k", "first").await.unwrap();
+    cluster.kill(1);
+    cluster.client_of(&[2, 3]).put("k", "without 1").await.unwrap();
+    cluster.kill(2);
+    cluster.kill(3);
+    std::fs::remove_dir_all(cluster.data(2)).unwrap();
+    cluster.start(2);
+    cluster.start(1);
+    let status = cluster.process(2).ended_within(Duration::from_secs(20)).await;
+    assert_eq!(status.code(), Some(2), "{}", cluster.log(2));
+    let alone = cluster.status(1).await.unwrap();
+    assert_eq!(alone.leader(), None, "one of three elects nobody");
+
+    cluster.start(3);
+    cluster.ready(3).await;
+    let value = cluster.client_of(&[1, 3]).get("k").await.unwrap().unwrap();
+    assert_eq!(value.value, "without 1");
+}
+
+/// Only ids that were given out are taken: the same id given to two nodes would be two votes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_that_was_never_given_out_joins_nothing() {
+    let cluster = Cluster::founded(3).await;
+    let join = |id: u64, port: u16| {
+        let body = format!(r#"{{"id":{id},"peer_addr":"127.0.0.1:{port}","api_addr":"127.0.0.1:{}"}}"#, port + 1);
+        Request::new("POST", "/cluster/members").body(body)
+    };
+    let refused = cluster.answer(1, &join(5000, 1)).await;
+    assert_eq!(refused.status, 409, "{refused:?}");
+    let taken = cluster.answer(1, &join(2, 1)).await;
+    assert_eq!(taken.status, 409, "the id of a member at another address: {taken:?}");
+    assert_eq!(cluster.status(1).await.unwrap().voters(), [1, 2, 3]);
+}
+
 /// The sum of the series of a metric whose labels hold `label`.
 async fn metric(cluster: &Cluster, place: u64, name: &str, label: &str) -> f64 {
     let text = cluster.answer(place, &Request::get("/metrics")).await.text();
@@ -573,7 +612,7 @@ async fn a_node_that_was_away_too_long_catches_up_by_snapshot() {
 }
 
 /// A node that is not there any more is an answer that says so, not a wait.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_forward_is_answered_with_the_leader() {
     let cluster = Cluster::founded(3).await;
     let leader = cluster.leader().await;

@@ -1,11 +1,11 @@
 //! `/cluster`: what the cluster looks like from here, and how a node asks to join.
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::extract::{NoQuery, collect};
+use super::extract::{NoQuery, Whole};
 use super::{Api, ApiError};
 use crate::consensus::{LogIndex, Member, Revision, Status};
 use crate::peer::NodeId;
@@ -110,11 +110,10 @@ fn peer(api: &Api, status: &Status, id: NodeId, member: &Member, peers: Vec<Node
 pub(super) async fn add_member(
     State(api): State<Api>,
     _: NoQuery,
-    request: Request,
+    body: Whole<MAX_JOIN_BYTES>,
 ) -> Result<Json<JoinAnswer>, ApiError> {
-    let body = collect(request.into_body(), MAX_JOIN_BYTES, "body").await?;
     let request: JoinRequest =
-        serde_json::from_slice(&body).map_err(|error| ApiError::invalid("body", error.to_string()))?;
+        serde_json::from_slice(&body.bytes).map_err(|error| ApiError::invalid("body", error.to_string()))?;
     for (field, address) in [("peer_addr", &request.peer_addr), ("api_addr", &request.api_addr)] {
         crate::config::check_advertised(address).map_err(|reason| ApiError::invalid(field, reason))?;
     }

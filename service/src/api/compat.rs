@@ -4,26 +4,18 @@
 //! is no JSON but text is shown as a string; one that is no text at all can only be read raw.
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::extract::{Consistency, NoQuery, PathKey, collect};
+use super::extract::{Consistency, NoQuery, PathKey, Whole};
 use super::strong::{read, write, written};
 use super::{Api, ApiError};
 use crate::consensus::{Command, Key, MAX_KEY_BYTES, MAX_VALUE_BYTES, Precondition};
 
 /// Room for the key, the field names and escapes around the largest value.
 const MAX_SET_BYTES: usize = MAX_VALUE_BYTES + 8 * MAX_KEY_BYTES;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Set {
-    key: String,
-    value: Value,
-}
 
 pub(super) async fn get(
     State(api): State<Api>,
@@ -40,19 +32,35 @@ pub(super) async fn get(
     Ok(Json(json!({ "key": key.as_str(), "value": value, "revision": stored.mod_revision })))
 }
 
-pub(super) async fn set(State(api): State<Api>, _: NoQuery, request: Request) -> Result<Json<Value>, ApiError> {
-    let (parts, body) = request.into_parts();
-    let body = collect(body, MAX_SET_BYTES, "body").await?;
-    let Set { key, value } =
-        serde_json::from_slice(&body).map_err(|error| ApiError::invalid("body", error.to_string()))?;
-    let key = Key::new(&key).map_err(|error| ApiError::invalid("key", error.to_string()))?;
+pub(super) async fn set(
+    State(api): State<Api>,
+    _: NoQuery,
+    headers: HeaderMap,
+    body: Whole<MAX_SET_BYTES>,
+) -> Result<Json<Value>, ApiError> {
+    let body: Map<String, Value> =
+        serde_json::from_slice(&body.bytes).map_err(|error| ApiError::invalid("body", error.to_string()))?;
+    let (mut key, mut value) = (None, None);
+    for (name, given) in body {
+        match name.as_str() {
+            "key" => key = Some(given),
+            "value" => value = Some(given),
+            _ => return Err(ApiError::invalid(name, "only key and value are known here")),
+        }
+    }
+    let value = value.ok_or_else(|| ApiError::invalid("value", "it is missing"))?;
+    let key = match &key {
+        Some(Value::String(key)) => Key::new(key).map_err(|error| ApiError::invalid("key", error.to_string()))?,
+        Some(_) => return Err(ApiError::invalid("key", "it is no string")),
+        None => return Err(ApiError::invalid("key", "it is missing")),
+    };
     let value = Bytes::from(value.to_string().into_bytes().into_boxed_slice());
     if value.len() > MAX_VALUE_BYTES {
         let detail = format!("at most {MAX_VALUE_BYTES} bytes of JSON are allowed");
         return Err(ApiError::TooLarge { field: "value", detail });
     }
     let command = Command::Put { key: key.clone(), value, precondition: Precondition::Unconditional };
-    let revision = written(write(&api, command, &parts.headers).await?)?;
+    let revision = written(write(&api, command, &headers).await?)?;
     Ok(Json(json!({ "key": key.as_str(), "revision": revision })))
 }
 

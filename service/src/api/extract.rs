@@ -1,5 +1,7 @@
 //! What handlers read from a request, each part checked, each mistake naming its part.
 
+use std::sync::Arc;
+
 use axum::RequestPartsExt;
 use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
@@ -7,9 +9,12 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, IF_MATCH, IF_NONE_MATCH};
 use http::request::Parts;
 use http_body_util::BodyExt;
+use seawall::Deadline;
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::ApiError;
+use super::{Api, ApiError, Bodies};
 use crate::consensus::{Key, MAX_VALUE_BYTES, Precondition, Revision};
+use crate::coordinator::ANSWER_MARGIN;
 
 /// The key in the path, percent-decoded and checked.
 pub(super) struct PathKey(pub(super) Key);
@@ -153,21 +158,50 @@ fn revision(tag: &str) -> Result<Revision, &'static str> {
         .ok_or("an entity tag is a revision in double quotes, as in \"42\", or * alone")
 }
 
-/// The body as a value, in one buffer of its exact size.
+/// The body of a request, of at most `LIMIT` bytes, in one buffer of its exact size.
 ///
 /// A slice of a connection's buffer must not reach the log: a small value would keep the whole buffer alive.
-pub(super) struct Value(pub(super) Bytes);
+pub(super) struct Whole<const LIMIT: usize> {
+    pub(super) bytes: Bytes,
+    /// The share of the memory for bodies; kept until the request is answered.
+    _share: OwnedSemaphorePermit,
+}
 
-impl<S: Send + Sync> FromRequest<S> for Value {
+/// The body as a value.
+pub(super) type Value = Whole<MAX_VALUE_BYTES>;
+
+impl<const LIMIT: usize> FromRequest<Api> for Whole<LIMIT> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        collect(request.into_body(), MAX_VALUE_BYTES, "value").await.map(Self)
+    async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
+        let body = request.into_body();
+        let share = share(&api.bodies, &body, LIMIT)?;
+        let field = if LIMIT == MAX_VALUE_BYTES { "value" } else { "body" };
+        let collect = collect(body, LIMIT, field);
+        let collected = match Deadline::remaining() {
+            Some(left) => api.clock.timeout(left.saturating_sub(ANSWER_MARGIN), collect).await,
+            None => Some(collect.await),
+        };
+        let late = || ApiError::NotApplied {
+            detail: "the body did not arrive before the deadline".to_owned(),
+            retry_after: None,
+        };
+        Ok(Self { bytes: collected.ok_or_else(late)??, _share: share })
     }
 }
 
+/// Takes what the body may need from the memory for bodies.
+fn share(bodies: &Bodies, body: &Body, limit: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+    let size = body.size_hint().upper().map_or(limit, |size| usize::try_from(size).unwrap_or(limit)).min(limit);
+    let size = u32::try_from(size).unwrap_or(u32::MAX);
+    Arc::clone(&bodies.0).try_acquire_many_owned(size).map_err(|_| ApiError::NotApplied {
+        detail: "too many request bodies at one time".to_owned(),
+        retry_after: None,
+    })
+}
+
 /// Reads `body`, of at most `limit` bytes, into one buffer of its exact size.
-pub(super) async fn collect(mut body: Body, limit: usize, field: &'static str) -> Result<Bytes, ApiError> {
+async fn collect(mut body: Body, limit: usize, field: &'static str) -> Result<Bytes, ApiError> {
     let too_large = || ApiError::TooLarge { field, detail: format!("at most {limit} bytes are allowed") };
     let announced = usize::try_from(body.size_hint().lower()).map_err(|_| too_large())?;
     if announced > limit {

@@ -6,10 +6,11 @@ use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use serde_json::json;
 
-use super::Api;
+use super::extract::NoQuery;
+use super::{Api, Phase};
 
 /// The process answers; nothing else is asked. A node without a quorum is alive: a restart would not help it.
-pub(super) async fn live(State(api): State<Api>) -> Response {
+pub(super) async fn live(State(api): State<Api>, _: NoQuery) -> Response {
     match api.consensus.status().failure {
         None => answer(true, "alive"),
         Some(failure) => answer(false, &failure),
@@ -17,20 +18,17 @@ pub(super) async fn live(State(api): State<Api>) -> Response {
 }
 
 /// It has read back its log, up to what was committed when it stopped.
-pub(super) async fn startup(State(api): State<Api>) -> Response {
-    if api.readiness.is_started() { answer(true, "started") } else { answer(false, "recovering") }
+pub(super) async fn startup(State(api): State<Api>, _: NoQuery) -> Response {
+    if api.readiness.phase() > Phase::Recovering { answer(true, "started") } else { answer(false, "recovering") }
 }
 
 /// It has started, is not stopping, and there is a leader to bring requests to.
-pub(super) async fn ready(State(api): State<Api>) -> Response {
-    if api.readiness.is_stopping() {
-        answer(false, "stopping")
-    } else if !api.readiness.is_started() {
-        answer(false, "recovering")
-    } else if api.leader().is_none() {
-        answer(false, "there is no leader")
-    } else {
-        answer(true, "ready")
+pub(super) async fn ready(State(api): State<Api>, _: NoQuery) -> Response {
+    match api.readiness.phase() {
+        Phase::Stopping => answer(false, "stopping"),
+        Phase::Recovering => answer(false, "recovering"),
+        Phase::Started if api.leader().is_none() => answer(false, "there is no leader"),
+        Phase::Started => answer(true, "ready"),
     }
 }
 

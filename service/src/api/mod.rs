@@ -12,7 +12,6 @@ mod limits;
 mod strong;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -22,6 +21,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use http::{HeaderMap, HeaderName, Response, StatusCode, header};
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::{Semaphore, watch};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -55,9 +55,33 @@ pub struct Api {
     pub(crate) readiness: Readiness,
     pub(crate) metrics: Option<PrometheusHandle>,
     pub(crate) clock: Clock,
+    pub(crate) bodies: Bodies,
+}
+
+/// Bounds the memory that request bodies take while they arrive and are worked on.
+#[derive(Debug, Clone)]
+pub struct Bodies(Arc<Semaphore>);
+
+/// Bytes of bodies at one time; beyond it a request is refused before its body is read.
+const MAX_BODIES_BYTES: usize = 128 << 20;
+
+impl Default for Bodies {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_BODIES_BYTES)))
+    }
 }
 
 impl Api {
+    /// How long ago this node last heard of the leader; `None` if it never did.
+    fn leader_heard_ago(&self) -> Option<Duration> {
+        let status = self.consensus.status();
+        let heard = match status.leader? {
+            leader if leader == status.node_id => status.quorum_acked,
+            leader => self.heartbeats.get(leader)?.last_answer,
+        };
+        Some(self.clock.now().saturating_duration_since(heard?))
+    }
+
     /// The leader, if it can be reached, or if this node leads and is followed.
     fn leader(&self) -> Option<NodeId> {
         let status = self.consensus.status();
@@ -75,34 +99,50 @@ impl Api {
     }
 }
 
-/// Whether the node has started, and whether it is stopping.
-#[derive(Debug, Clone, Default)]
-pub struct Readiness {
-    started: Arc<AtomicBool>,
-    stopping: Arc<AtomicBool>,
+/// How far the node is in its life. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Readiness(Arc<watch::Sender<Phase>>);
+
+/// The phases of a node's life, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// It reads back its log; what it has applied may be older than what it had before it stopped.
+    Recovering,
+    /// It serves.
+    Started,
+    /// It finishes what it has begun.
+    Stopping,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(Phase::Recovering)))
+    }
 }
 
 impl Readiness {
     /// The log has been read back.
     pub fn set_started(&self) {
-        // ORDERING: Relaxed, the flag is the whole message and nothing else is read because of it.
-        self.started.store(true, Ordering::Relaxed);
+        self.reach(Phase::Started);
     }
 
     /// The node no longer wants traffic.
     pub fn set_stopping(&self) {
-        // ORDERING: Relaxed, as above.
-        self.stopping.store(true, Ordering::Relaxed);
+        self.reach(Phase::Stopping);
     }
 
-    fn is_started(&self) -> bool {
-        // ORDERING: Relaxed, as above.
-        self.started.load(Ordering::Relaxed)
+    fn reach(&self, phase: Phase) {
+        self.0.send_modify(|now| *now = phase.max(*now));
     }
 
-    fn is_stopping(&self) -> bool {
-        // ORDERING: Relaxed, as above.
-        self.stopping.load(Ordering::Relaxed)
+    fn phase(&self) -> Phase {
+        *self.0.borrow()
+    }
+
+    /// Waits until the log has been read back.
+    async fn started(&self) {
+        // The sender lives in `self`: waiting ends only with the phase.
+        let _ = self.0.subscribe().wait_for(|phase| *phase > Phase::Recovering).await;
     }
 }
 

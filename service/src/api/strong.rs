@@ -6,16 +6,21 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
+use seawall::Deadline;
 use serde_json::json;
 
 use super::extract::{Condition, Consistency, NoQuery, PathKey, ReadQuery, Value};
 use super::{Api, ApiError, forwarding, request_id};
-use crate::consensus::{Command, Entry, Key, Response as Applied, Revision};
+use crate::consensus::{Command, Entry, Key, Precondition, Response as Applied, Revision};
+use crate::coordinator::{ANSWER_MARGIN, DEFAULT_DEADLINE};
 
 /// The revision that created a key.
 const CREATE_REVISION: &str = "x-seawall-create-revision";
 /// The revision of the node's state that a stale read saw.
 const STATE_REVISION: &str = "x-seawall-revision";
+
+/// How long ago the node that answers a stale read last heard of its leader, in milliseconds.
+const STATE_AGE: &str = "x-seawall-age-ms";
 
 /// A value as it was stored.
 pub(super) struct Stored {
@@ -34,16 +39,35 @@ pub(super) async fn get(
     State(api): State<Api>,
     PathKey(key): PathKey,
     query: ReadQuery,
+    Condition(precondition): Condition,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (stored, revision) = read(&api, &key, query.consistency, &headers).await?;
-    let Some(stored) = stored else { return Err(ApiError::NotFound { key: key.to_string() }) };
-    let mut response = stored.value.into_response();
+    let current = stored.as_ref().map(|stored| stored.mod_revision);
+    let mut response = match stored {
+        _ if !precondition.holds(current) => match precondition {
+            Precondition::Absent | Precondition::RevisionIsNot(_) => StatusCode::NOT_MODIFIED.into_response(),
+            _ => return Err(ApiError::ConditionFailed { current }),
+        },
+        None => return Err(ApiError::NotFound { key: key.to_string() }),
+        Some(stored) => {
+            let mut response = stored.value.into_response();
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+            headers.insert(CREATE_REVISION, HeaderValue::from(stored.create_revision));
+            response
+        }
+    };
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    headers.insert(header::ETAG, etag(stored.mod_revision));
-    headers.insert(CREATE_REVISION, HeaderValue::from(stored.create_revision));
+    if let Some(current) = current {
+        headers.insert(header::ETAG, etag(current));
+    }
     headers.insert(STATE_REVISION, HeaderValue::from(revision));
+    if query.consistency == Consistency::Stale
+        && let Some(age) = api.leader_heard_ago()
+    {
+        headers.insert(STATE_AGE, HeaderValue::from(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)));
+    }
     Ok(response)
 }
 
@@ -53,9 +77,9 @@ pub(super) async fn put(
     _: NoQuery,
     Condition(precondition): Condition,
     headers: HeaderMap,
-    Value(value): Value,
+    value: Value,
 ) -> Result<Response, ApiError> {
-    let command = Command::Put { key, value, precondition };
+    let command = Command::Put { key, value: value.bytes.clone(), precondition };
     let revision = written(write(&api, command, &headers).await?)?;
     let mut response = Json(json!({ "revision": revision })).into_response();
     response.headers_mut().insert(header::ETAG, etag(revision));
@@ -92,7 +116,15 @@ pub(super) async fn read(
         |keyspace: &crate::consensus::Keyspace| (keyspace.get(key.as_str()).map(Stored::from), keyspace.revision());
     Ok(match consistency {
         Consistency::Linearizable => api.coordinator.read_linearizable(forwarding(headers), look).await?,
-        Consistency::Stale => api.coordinator.read_stale(look),
+        Consistency::Stale => {
+            // Before that, the state may be older than one this node has shown already.
+            let left = Deadline::remaining().unwrap_or(DEFAULT_DEADLINE).saturating_sub(ANSWER_MARGIN);
+            if api.clock.timeout(left, api.readiness.started()).await.is_none() {
+                let detail = "the node is still reading back its log".to_owned();
+                return Err(ApiError::Unavailable { detail, retry_after: None });
+            }
+            api.coordinator.read_stale(look)
+        }
     })
 }
 

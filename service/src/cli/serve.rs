@@ -62,7 +62,7 @@ pub struct ServeArgs {
     #[arg(long, env = "SEAWALL_JOIN", value_name = "URL")]
     pub join: Option<String>,
 
-    /// How often a leader says that it is there; three must fit into the shortest election timeout
+    /// How often a leader says that it is there; the shortest election timeout is at least twice as long
     #[arg(long, env = "SEAWALL_HEARTBEAT_INTERVAL", value_name = "TIME", default_value = "100ms",
           value_parser = humantime::parse_duration)]
     pub heartbeat_interval: Duration,

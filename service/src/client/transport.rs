@@ -22,7 +22,7 @@ use crate::consensus::MAX_VALUE_BYTES;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An idle connection is closed after this: before a server or anything between would do it under a request.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The largest answer that is read. A value is at most [`MAX_VALUE_BYTES`]; a page of metrics may be larger.
 const MAX_ANSWER_BYTES: usize = 4 * MAX_VALUE_BYTES;
@@ -177,7 +177,8 @@ impl Service<Call> for Transport {
         let Self { http, node } = self.clone();
         Box::pin(async move {
             if let Some(left) = seawall::Deadline::remaining() {
-                let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+                // A little sooner than we stop listening, so that the node's own word on the outcome still arrives.
+                let millis = u64::try_from(left.mul_f64(0.95).as_millis()).unwrap_or(u64::MAX);
                 call.headers.insert(DEADLINE, HeaderValue::from(millis));
             }
             http.send(&node, call).await

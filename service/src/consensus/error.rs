@@ -109,7 +109,7 @@ pub enum MembershipError {
     #[error(transparent)]
     NotLeader(#[from] NotLeader),
     /// Another change is under way; nothing was proposed.
-    #[error("another change of members is under way")]
+    #[error("the cluster is forming, or another change of members is under way")]
     InProgress,
     /// The change makes no sense now; nothing was proposed.
     #[error("the change is refused: {0}")]

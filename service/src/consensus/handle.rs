@@ -202,6 +202,13 @@ impl Consensus {
         self.read(Keyspace::cluster_id).or_else(|| self.inner.data.identity().cluster_id.map(ClusterId::new))
     }
 
+    /// Runs `work` to its end, whether or not the caller waits for it; `None` when the node stopped meanwhile.
+    pub(super) async fn tracked<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        let stop = self.inner.stop.clone();
+        let work = self.inner.tracker.spawn(async move { stop.run_until_cancelled_owned(work).await });
+        work.await.ok().flatten()
+    }
+
     /// Keeps on disk that this node belongs to `cluster_id`; a founder does so before it takes part.
     ///
     /// # Errors

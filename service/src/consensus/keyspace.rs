@@ -88,6 +88,11 @@ impl Keyspace {
         self.cluster_id
     }
 
+    /// The highest node id that was given out, or that a founder has.
+    pub const fn highest_node(&self) -> NodeId {
+        self.highest_node
+    }
+
     /// Applies the entry at `index`. Entries come in order, each once.
     pub(super) fn apply(&mut self, index: LogIndex, command: Option<Command>) -> Response {
         self.applied = Some(index);

@@ -34,9 +34,9 @@ impl Consensus {
         if !members.contains_key(&self.node_id()) {
             return Err(InitialiseError::Members("this node is not among them"));
         }
-        let Some(highest_founder) = members.keys().next_back().copied().filter(|id| *id < MAX_FOUNDER_ID) else {
+        if members.keys().next_back().is_some_and(|id| *id >= MAX_FOUNDER_ID) {
             return Err(InitialiseError::Members("an id is 2^48 or greater"));
-        };
+        }
         if members.contains_key(&0) {
             return Err(InitialiseError::Members("an id is 0"));
         }
@@ -52,6 +52,16 @@ impl Consensus {
             }
             Err(RaftError::Fatal(_)) => return Err(InitialiseError::Stopping),
         }
+        self.form(cluster_id).await
+    }
+
+    /// Resolves when the cluster's identity is in the log and applied here. Every founder calls it: the one that leads
+    /// proposes it, so that a founder that stopped half-way holds nobody up.
+    ///
+    /// # Errors
+    ///
+    /// See [`InitialiseError`].
+    pub async fn form(&self, cluster_id: ClusterId) -> Result<(), InitialiseError> {
         let mut status = self.watch();
         let mut applied = self.state().applied();
         loop {
@@ -62,8 +72,8 @@ impl Consensus {
             let role = status.borrow_and_update().role;
             match role {
                 Role::Stopped => return Err(InitialiseError::Stopping),
-                Role::Leader => match self.propose(Command::Form { cluster_id, highest_founder }).await {
-                    // Leadership may move before the entry is committed; whoever leads then forms the cluster.
+                Role::Leader => match self.propose(self.form_command(cluster_id)).await {
+                    // Leadership may move before the entry is committed; the founder that leads then proposes it.
                     Ok(_) | Err(ProposeError::NotLeader(_) | ProposeError::Unknown(UnknownOutcome::Discarded)) => {}
                     Err(ProposeError::Stopping) => return Err(InitialiseError::Stopping),
                     Err(error) => return Err(InitialiseError::Identity(error)),
@@ -75,6 +85,12 @@ impl Consensus {
                 changed = applied.changed() => changed.map_err(|_| InitialiseError::Stopping)?,
             }
         }
+    }
+
+    fn form_command(&self, cluster_id: ClusterId) -> Command {
+        let highest_founder =
+            self.status().members.voters.keys().next_back().copied().unwrap_or_else(|| self.node_id());
+        Command::Form { cluster_id, highest_founder }
     }
 
     /// Gives out a node id that no node has had.
@@ -169,8 +185,21 @@ impl Consensus {
         }
     }
 
+    /// Finishes a change of voters that a former leader left half done.
+    ///
+    /// # Errors
+    ///
+    /// See [`MembershipError`].
+    pub async fn finish_change(&self) -> Result<(), MembershipError> {
+        self.change(ChangeMembers::AddVoterIds([].into()), true).await
+    }
+
+    /// Changes the members in a task of its own: a change of voters has two steps, and a caller that goes away in
+    /// between must not leave it half done.
     async fn change(&self, change: ChangeMembers<NodeId, Member>, retain: bool) -> Result<(), MembershipError> {
-        self.raft().change_membership(change, retain).await.map(drop).map_err(membership_error)
+        let raft = self.raft().clone();
+        let change = async move { raft.change_membership(change, retain).await.map(drop).map_err(membership_error) };
+        self.tracked(change).await.unwrap_or(Err(MembershipError::Unknown(UnknownOutcome::Stopped)))
     }
 
     /// Waits until the published status is as wanted.

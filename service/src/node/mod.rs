@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Api, Readiness, router};
+use crate::api::{Api, Bodies, Readiness, router};
 use crate::client::{Client, ClientError};
 use crate::clock::Clock;
 use crate::config::{Formation, Mistakes, NodeConfig};
@@ -160,6 +160,7 @@ impl Node {
             readiness: readiness.clone(),
             metrics,
             clock: clock.clone(),
+            bodies: Bodies::default(),
         };
         let listening = |flag, address| move |source| NodeError::Listen { flag, address, source };
         let peer = listen(peer_socket, local.clone(), replica.inbound(), clock.clone())

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use seawall::circuit_breaker::Outcome;
 use seawall::retry::{Attempt, Decision, RetryPolicy};
-use seawall::{BoxError, Elapsed, Rejected};
+use seawall::{BoxError, Elapsed, Limit, Rejected};
 
 use super::{MessageKind, PeerError, PeerRequest, PeerResponse, RemoteCode};
 
@@ -20,9 +20,11 @@ where
 }
 
 fn health_of_error(error: &(dyn Error + 'static)) -> Outcome {
-    // An attempt that ran into its own limit; what our own layers refused says nothing about the peer.
-    if seawall::find::<Elapsed>(error).is_some() {
-        return Outcome::Failure;
+    match seawall::find::<Elapsed>(error) {
+        // The caller's patience is not the peer's health: `CancelPolicy` looks at how long it had.
+        Some(elapsed) if elapsed.limit == Limit::Ambient => return Outcome::Cancelled,
+        Some(_) => return Outcome::Failure,
+        None => {}
     }
     match seawall::find::<PeerError>(error) {
         Some(PeerError::Unreachable(_) | PeerError::Elapsed(_) | PeerError::Broken(_)) => Outcome::Failure,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use seawall::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerLayer};
+use seawall::circuit_breaker::{CancelPolicy, CircuitBreakerConfig, CircuitBreakerLayer};
 use seawall::retry::{Backoff, GaveUp, RetryConfig, RetryLayer};
 use seawall::{BoxError, Elapsed, InvalidConfig, Rejected, TimeoutConfig, TimeoutLayer};
 use tower::{ServiceBuilder, ServiceExt};
@@ -89,7 +89,8 @@ fn breaker(name: &str, silence: Duration) -> Result<CircuitBreakerLayer, Invalid
             .consecutive_failures(FAILURES_TO_OPEN)
             .open_for(OPEN_FOR)
             .open_max(OPEN_MAX)
-            .probe_timeout(silence.max(CHUNK_WITHIN)),
+            .probe_timeout(silence.max(CHUNK_WITHIN))
+            .cancel(CancelPolicy::FailureAfter(silence)), // a caller that gave up sooner says nothing about the peer
     )
 }
 
@@ -219,5 +220,21 @@ mod tests {
             assert!(matches!(error, PeerError::Elapsed(_)), "{lane}: {error:?}");
             assert!(!error.never_sent(), "{lane}");
         }
+    }
+
+    /// Short deadlines of clients used to open the breaker against a leader that was well, for everybody.
+    #[tokio::test(start_paused = true)]
+    async fn impatient_callers_do_not_open_the_breaker() {
+        let transport = tower::service_fn(|_: PeerRequest| async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Ok::<_, PeerError>(PeerResponse { body: Bytes::new() })
+        });
+        let mut client = stack(2, Lane::Data, TIMING, PeerClient::new(transport)).unwrap();
+        for _ in 0..10 {
+            let call = send(&mut client, MessageKind::Forward);
+            let impatient = seawall::Deadline::after(Duration::from_millis(20)).scope(call).await;
+            assert!(matches!(impatient, Err(PeerError::Elapsed(_))), "{impatient:?}");
+        }
+        assert!(send(&mut client, MessageKind::Forward).await.is_ok());
     }
 }

@@ -65,16 +65,36 @@ pub(crate) struct Founding<'a> {
 impl Founding<'_> {
     /// Forms a cluster of this node alone.
     pub(crate) async fn alone(&self) -> Result<(), FormationError> {
+        if self.has_begun() {
+            return self.finish().await;
+        }
         let cluster = self.keep_own_cluster().await?;
         self.initialise(cluster, BTreeMap::from([(self.local.id, self.member())])).await
     }
 
     /// Takes this node's part in forming a cluster of `founders`; resolves when it has formed.
     pub(crate) async fn together(&self, founders: &BTreeMap<NodeId, String>) -> Result<(), FormationError> {
+        // Nobody is told a cluster's id once consensus has begun: a founder that lost its data would take it and vote.
+        if self.has_begun() {
+            return self.finish().await;
+        }
         if founders.keys().next() == Some(&self.local.id) {
             self.lead(founders).await
         } else {
             self.follow(founders).await
+        }
+    }
+
+    /// Whether the members are in this node's log: from then on the founders' addresses are of no interest.
+    fn has_begun(&self) -> bool {
+        !self.consensus.status().members.voters.is_empty()
+    }
+
+    /// Sees to it that the cluster's id gets into the log, if it is not there yet.
+    async fn finish(&self) -> Result<(), FormationError> {
+        match self.consensus.cluster_id() {
+            Some(cluster) => self.formed(cluster, self.consensus.form(cluster).await),
+            None => Ok(()), // a directory from before ids were kept takes it from the log
         }
     }
 
@@ -84,18 +104,11 @@ impl Founding<'_> {
         let cluster = self.keep_own_cluster().await?;
         let mut members = BTreeMap::from([(self.local.id, self.member())]);
         for round in 0_u32.. {
-            for (node, address) in founders.iter().filter(|(node, _)| **node != self.local.id) {
-                if members.contains_key(node) {
-                    continue;
-                }
-                if let Some(pong) = self.ask(*node, address, Some(cluster.to_string())).await? {
-                    match pong.cluster {
-                        Some(theirs) if theirs == cluster.to_string() => {
-                            members.insert(*node, pong.member);
-                        }
-                        Some(theirs) => return Err(FormationError::AlreadyFormed { node: *node, cluster: theirs }),
-                        None => {} // it is still starting
-                    }
+            for (node, address) in founders {
+                if !members.contains_key(node)
+                    && let Some(member) = self.tell(*node, address, cluster).await?
+                {
+                    members.insert(*node, member);
                 }
             }
             if members.len() == founders.len() {
@@ -110,18 +123,24 @@ impl Founding<'_> {
         self.initialise(cluster, members).await
     }
 
+    /// Tells a founder the cluster's id; gives its addresses once it has kept it.
+    async fn tell(&self, node: NodeId, address: &str, cluster: ClusterId) -> Result<Option<Member>, FormationError> {
+        let cluster = cluster.to_string();
+        let Some(pong) = self.ask(node, address, Some(cluster.clone())).await? else { return Ok(None) };
+        match pong.cluster {
+            Some(theirs) if theirs == cluster => Ok(Some(pong.member)),
+            Some(theirs) => Err(FormationError::AlreadyFormed { node, cluster: theirs }),
+            None => Ok(None), // it is still starting
+        }
+    }
+
     async fn follow(&self, founders: &BTreeMap<NodeId, String>) -> Result<(), FormationError> {
-        let mut changes = self.consensus.watch();
-        loop {
-            // Kept on disk by the ping that told it (see `PeerServer`), so this node takes part from here on.
-            if self.local.cluster().is_some() && changes.borrow_and_update().leader.is_some() {
-                return Ok(());
-            }
-            if self.local.cluster().is_none() {
-                self.refuse_formed(founders).await?;
-            }
+        // The ping that tells the cluster's id is answered in `PeerServer`, which keeps it on disk first.
+        while !self.has_begun() {
+            self.refuse_formed(founders).await?;
             self.clock.sleep(ROUND).await;
         }
+        self.finish().await
     }
 
     /// An error when any founder is part of a cluster that is at work.
@@ -160,7 +179,11 @@ impl Founding<'_> {
     }
 
     async fn initialise(&self, cluster: ClusterId, members: BTreeMap<NodeId, Member>) -> Result<(), FormationError> {
-        match self.consensus.initialise(cluster, members).await {
+        self.formed(cluster, self.consensus.initialise(cluster, members).await)
+    }
+
+    fn formed(&self, cluster: ClusterId, result: Result<(), InitialiseError>) -> Result<(), FormationError> {
+        match result {
             Ok(()) => {
                 tracing::info!(%cluster, action = "form", "the cluster has formed");
                 Ok(())

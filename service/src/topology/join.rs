@@ -69,8 +69,10 @@ impl Standing {
 
 /// Does the next step for a joining node; only the leader can.
 pub(crate) async fn admit(consensus: &Consensus, request: &JoinRequest) -> Result<JoinAnswer, MembershipError> {
-    let Some(cluster_id) = consensus.cluster_id() else {
-        return Err(MembershipError::Refused("the cluster is still forming".to_owned()));
+    // From the log, not from this node's identity file: ids given out before it is there could be a founder's.
+    let (formed, highest_id) = consensus.read(|keyspace| (keyspace.cluster_id(), keyspace.highest_node()));
+    let Some(cluster_id) = formed else {
+        return Err(MembershipError::InProgress);
     };
     let answer = |id, standing| JoinAnswer { id, cluster_id: cluster_id.to_string(), standing };
     let member = Member::new(&request.peer_addr, &request.api_addr);
@@ -79,18 +81,30 @@ pub(crate) async fn admit(consensus: &Consensus, request: &JoinRequest) -> Resul
         let id = consensus.allocate_node().await.map_err(proposed)?;
         return Ok(answer(id, Standing::Allocated));
     };
-    let status = consensus.status();
-    if status.members.voters.contains_key(&id) {
-        return Ok(answer(id, Standing::Voter));
+    if id > highest_id {
+        return Err(MembershipError::Refused(format!("id {id} was never given out; ask without an id first")));
     }
-    if !status.members.learners.contains_key(&id) {
-        check_addresses(consensus, &member)?;
-        consensus.add_learner(id, member).await?;
-        return Ok(answer(id, Standing::CatchingUp));
+    if consensus.status().members.joint {
+        consensus.finish_change().await?; // a former leader's change; this node is in it or is not
     }
-    if status.members.voters.len() >= MAX_VOTERS {
+    let members = consensus.status().members;
+    match members.get(id) {
+        Some(known) if *known != member => {
+            let why = format!("node {id} is a member at {}, not at {}", known.peer_addr, member.peer_addr);
+            return Err(MembershipError::Refused(why));
+        }
+        Some(_) if members.voters.contains_key(&id) => return Ok(answer(id, Standing::Voter)),
+        Some(_) => {}
+        None => {
+            check_addresses(consensus, &member)?;
+            consensus.add_learner(id, member).await?;
+            return Ok(answer(id, Standing::CatchingUp));
+        }
+    }
+    if members.voters.len() >= MAX_VOTERS {
         return Ok(answer(id, Standing::Learner));
     }
+    let status = consensus.status();
     let matched = status.followers.get(&id).and_then(|follower| follower.matched);
     if status.last_log.unwrap_or(0).saturating_sub(matched.unwrap_or(0)) > CAUGHT_UP_WITHIN {
         return Ok(answer(id, Standing::CatchingUp));
