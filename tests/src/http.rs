@@ -151,6 +151,7 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
     match answer.header("content-length") {
         Some(length) if length.parse() != Ok(answer.body.len()) => None,
         Some(_) => Some(answer),
+        None if answer.status == 304 => Some(answer), // never has a body
         None => unchunk(&answer.body).map(|body| Answer { body, ..answer }),
     }
 }

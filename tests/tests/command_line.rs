@@ -248,8 +248,10 @@ async fn bad_requests_name_the_field_and_change_nothing() {
         (put().header("X-Seawall-Deadline-Ms", "0"), 400, "x-seawall-deadline-ms"),
         (put().header("X-Seawall-Deadline-Ms", "-5"), 400, "x-seawall-deadline-ms"),
         (set("{"), 400, "body"),
-        (set("{\"key\":\"k\"}"), 400, "body"),
-        (set("{\"key\":\"k\",\"value\":1,\"vlaue\":2}"), 400, "body"),
+        (set("{\"key\":\"k\"}"), 400, "value"),
+        (set("{\"key\":1,\"value\":1}"), 400, "key"),
+        (set("{\"key\":\"k\",\"value\":1,\"vlaue\":2}"), 400, "vlaue"),
+        (Request::get("/health/ready?verbose"), 400, "verbose"),
         (set("{\"key\":\"\",\"value\":1}"), 400, "key"),
         (set(&format!("{{\"key\":\"k\",\"value\":\"{}\"}}", "v".repeat(MIB))), 413, "value"),
     ] {
