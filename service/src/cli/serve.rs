@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::{CliError, Exit};
 use crate::clock::Clock;
 use crate::config::{Formation, NodeConfig};
-use crate::consensus::{ConsensusConfig, DEFAULT_KEEP_ENTRIES};
+use crate::consensus::{self, ConsensusConfig, DEFAULT_KEEP_ENTRIES};
 use crate::node::Node;
 use crate::peer::NodeId;
 use crate::telemetry::logs::{self, LogFormat};
@@ -171,8 +171,7 @@ impl ServeArgs {
 /// Runs a node on `runtime` until it is told to stop (SIGTERM, SIGINT, or standard input with the hidden flag).
 pub(super) fn run(args: ServeArgs, runtime: &Runtime) -> Result<Exit, CliError> {
     let config = args.config()?;
-    // What libraries do inside is of interest only when something is wrong with it.
-    let filter = format!("openraft=error,raft_log=warn,chunked_wal=warn,{}", args.log_level);
+    let filter = format!("{},{}", consensus::LIBRARY_LOGS, args.log_level); // what the user says comes last and wins
     logs::install(args.log_format, &filter).map_err(|reason| CliError::Input(format!("--log-level: {reason}")))?;
     let clock = Clock::system();
     let metrics = metrics::install(&clock).map_err(|error| CliError::Input(error.to_string()))?;

@@ -21,6 +21,10 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+/// The log filter for the libraries below: what they do inside is of interest only when something is wrong with it. A
+/// peer that is away is an error to them ten times a second.
+pub const LIBRARY_LOGS: &str = "openraft=error,raft_log=warn,chunked_wal=warn";
+
 pub use config::{
     ConsensusConfig, DEFAULT_ELECTION_TIMEOUT_MAX, DEFAULT_ELECTION_TIMEOUT_MIN, DEFAULT_HEARTBEAT_INTERVAL,
     DEFAULT_KEEP_ENTRIES, DEFAULT_MAX_APPENDS_IN_FLIGHT, DEFAULT_MAX_PAYLOAD_BYTES, DEFAULT_MAX_PAYLOAD_ENTRIES,
