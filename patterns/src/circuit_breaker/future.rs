@@ -27,6 +27,7 @@ pin_project! {
     enum Call<F, P> {
         Refused { rejected: Option<Rejected> },
         Running { #[pin] future: F, admission: Option<Admission>, policy: P },
+        Done,
     }
 }
 
@@ -49,11 +50,11 @@ where
     type Output = Result<Res, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().call.project() {
+        let mut call = self.project().call;
+        let output = match call.as_mut().project() {
             CallProjection::Refused { rejected } => match rejected.take() {
-                Some(rejected) => Poll::Ready(Err(rejected.into())),
-                // Polled after completion: as a fused future would.
-                None => Poll::Pending,
+                Some(rejected) => Err(rejected.into()),
+                None => return Poll::Pending,
             },
             CallProjection::Running { future, admission, policy } => {
                 let Some(running) = admission else { return Poll::Pending };
@@ -62,8 +63,13 @@ where
                 if let Some(admission) = admission.take() {
                     admission.finish(outcome);
                 }
-                Poll::Ready(result)
+                result
             }
-        }
+            // Polled after completion: as a fused future would.
+            CallProjection::Done => return Poll::Pending,
+        };
+        // The inner future goes now and not when somebody drops this one: with it goes what it holds.
+        call.set(Call::Done);
+        Poll::Ready(output)
     }
 }

@@ -120,6 +120,10 @@ where
         }
         let ready = ready!(self.inner.poll_ready(cx)).map_err(Into::into);
         self.inner_ready = ready.is_ok();
+        if ready.is_err() {
+            // This service will not be called any more; the probe goes to one that will.
+            self.reservation = None;
+        }
         Poll::Ready(ready)
     }
 

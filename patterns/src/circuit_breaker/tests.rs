@@ -502,3 +502,47 @@ mod metrics {
         });
     }
 }
+
+/// The finished future used to keep the inner one, and with it a permit or a connection, until somebody dropped it.
+#[tokio::test]
+async fn a_finished_call_holds_nothing() {
+    struct Keeps(#[expect(dead_code, reason = "held, not read")] Arc<()>);
+    impl Future for Keeps {
+        type Output = Result<(), BoxError>;
+
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+            Poll::Ready(Ok(()))
+        }
+    }
+    let held = Arc::new(());
+    let breaker = CircuitBreakerHandle::new(config()).unwrap();
+    let mut call = std::pin::pin!(breaker.call(Keeps(held.clone())));
+    call.as_mut().await.unwrap();
+    assert_eq!(Arc::strong_count(&held), 1, "though the call itself lives on");
+}
+
+/// A service that broke while it was made ready used to keep the probe that it had reserved.
+#[tokio::test(start_paused = true)]
+async fn a_failed_readiness_gives_the_probe_back() {
+    #[derive(Clone)]
+    struct Breaks(bool);
+    impl Service<Answer> for Breaks {
+        type Response = &'static str;
+        type Error = BoxError;
+        type Future = std::future::Ready<Answer>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+            Poll::Ready(if self.0 { Err(broken()) } else { Ok(()) })
+        }
+
+        fn call(&mut self, answer: Answer) -> Self::Future {
+            std::future::ready(answer)
+        }
+    }
+    let layer = CircuitBreakerLayer::new(config().on_open(OnOpen::NotReady)).unwrap();
+    let (mut bad, mut good) = (layer.layer(Breaks(true)), layer.layer(Breaks(false)));
+    trip(&mut good).await;
+    advance(10 * SECOND).await;
+    assert!(bad.ready().await.is_err());
+    assert!(poll_once(|cx| good.poll_ready(cx)).await.is_ready());
+}
