@@ -12,6 +12,7 @@
 mod cluster;
 mod http;
 mod ports;
+pub mod probe;
 mod program;
 mod wait;
 

@@ -1,0 +1,113 @@
+//! The contract of the layers: the same rules for each of them, and layers that break each rule.
+//!
+//! A layer joins with one line in [`contract!`]. A layer that has several states stands there once for each.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod faults;
+mod rules;
+mod subject;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use faults::{FOUND_BY, Fault};
+use rules::{Kept, Make, RULES};
+use seawall::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerLayer, OnOpen, Outcome};
+use seawall::{Backoff, RetryConfig, RetryErrors, RetryLayer, TimeoutConfig, TimeoutLayer};
+use seawall_tests::say;
+use subject::Subject;
+use tower::ServiceBuilder;
+
+const MS: Duration = Duration::from_millis(1);
+
+macro_rules! contract {
+    ($($layer:ident: $subject:expr,)*) => {
+        $(
+            #[test]
+            fn $layer() {
+                keeps_the_contract(stringify!($layer), &|| $subject);
+            }
+        )*
+    };
+}
+
+contract! {
+    timeout: Subject::of(timeout_layer(), |layer| layer.handle().stats().in_flight),
+    timeout_after_the_deadline: Subject::of(timeout_layer(), |l| l.handle().stats().in_flight).late().refuses(),
+    breaker_closed: Subject::of(breaker(config()), |layer| layer.handle().stats().in_flight),
+    breaker_open: Subject::of(opened(config().open_for(HOUR)), |l| l.handle().stats().in_flight).refuses(),
+    breaker_half_open: Subject::of(opened(config()), |layer| layer.handle().stats().in_flight).after(MS),
+    breaker_closed_under_a_balancer: Subject::of(breaker(balanced()), |layer| layer.handle().stats().in_flight),
+    breaker_half_open_under_a_balancer: Subject::of(opened(balanced()), |l| l.handle().stats().in_flight).after(MS),
+    retry: Subject::of(retry_layer(), |layer| layer.handle().stats().in_flight),
+    retry_of_a_failure: Subject::of(retry_layer(), |layer| layer.handle().stats().in_flight).attempts(2),
+    stack: peer_stack(),
+    stack_with_a_retry: peer_stack().attempts(2),
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn timeout_layer() -> TimeoutLayer {
+    TimeoutLayer::new(TimeoutConfig::attempt("peer", HOUR)).unwrap()
+}
+
+/// One probe, and an open time that is over at once.
+fn config() -> CircuitBreakerConfig {
+    CircuitBreakerConfig::new("peer").probes(1).open_for(Duration::from_micros(1)).open_max(HOUR).jitter(0.0)
+}
+
+/// Not ready while open, for use under a balancer.
+fn balanced() -> CircuitBreakerConfig {
+    config().on_open(OnOpen::NotReady)
+}
+
+fn breaker(config: CircuitBreakerConfig) -> CircuitBreakerLayer {
+    CircuitBreakerLayer::new(config).unwrap()
+}
+
+fn opened(config: CircuitBreakerConfig) -> CircuitBreakerLayer {
+    let layer = breaker(config.consecutive_failures(1));
+    layer.handle().admit().unwrap().finish(Outcome::Failure);
+    layer
+}
+
+fn retry_layer() -> RetryLayer<RetryErrors<()>> {
+    let config = RetryConfig::new("peer").backoff(Backoff::constant(20 * MS));
+    RetryLayer::new(config, RetryErrors::all_idempotent()).unwrap()
+}
+
+/// The layers together, in the order that the crate documents.
+fn peer_stack() -> Subject {
+    let (retry, breaker) = (retry_layer(), breaker(config()));
+    let (calls, attempts) = (retry.handle(), breaker.handle());
+    let total = TimeoutLayer::new(TimeoutConfig::total("peer", HOUR)).unwrap();
+    let stack = ServiceBuilder::new().layer(total).layer(retry).layer(breaker).layer(timeout_layer()).into_inner();
+    Subject::of(stack, move |_| calls.stats().in_flight.max(attempts.stats().in_flight))
+}
+
+fn keeps_the_contract(layer: &str, make: Make<'_>) {
+    let broken: Vec<_> = RULES.iter().filter_map(|rule| rule.keep(make).err()).collect();
+    say(&format!("contract: {layer} keeps {} of {} rules", RULES.len() - broken.len(), RULES.len()));
+    assert!(broken.is_empty(), "{layer} breaks\n{}", broken.join("\n"));
+}
+
+#[test]
+fn every_rule_finds_the_layer_that_breaks_it() {
+    for (fault, name) in FOUND_BY {
+        let rule = RULES.iter().find(|rule| rule.name == *name).unwrap();
+        let kept: Kept = rule.keep(&|| fault.subject());
+        let message = kept.expect_err(&format!("{name} does not find {fault:?}"));
+        assert!(message.starts_with(name), "{message}");
+    }
+    let covered: BTreeSet<_> = FOUND_BY.iter().map(|(_, name)| *name).collect();
+    let rules: BTreeSet<_> = RULES.iter().map(|rule| rule.name).collect();
+    assert_eq!(covered, rules, "every rule is shown to find something");
+    say(&format!("contract: {} bad layers found by {} rules", FOUND_BY.len(), RULES.len()));
+}
+
+#[test]
+fn no_rule_finds_fault_with_a_layer_that_does_nothing() {
+    keeps_the_contract("a layer that does nothing", &|| Fault::Nothing.subject());
+    keeps_the_contract("a layer that only refuses", &|| Fault::OnlyRefuses.subject());
+}
