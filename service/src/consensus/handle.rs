@@ -296,6 +296,7 @@ fn recover(config: &ConsensusConfig, tracker: &TaskTracker, stop: Arc<AtomicBool
     let log_dir = data.log_dir();
     let log = LogStore::open(&log_dir, config.max_payload_bytes, config.hold_clock_for_disk, tracker.token())
         .map_err(StorageError::io("recover the log in", log_dir))?;
+    data.log_opened()?;
     let snapshots = data.snapshots()?;
     let state_machine = StateMachine::open(snapshots.clone(), log.purged(), stop, tracker.clone())?;
     Ok(Recovered { data, log, state_machine, snapshots })

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +33,7 @@ impl Identity {
     /// The identity cannot be read, or is newer or damaged.
     pub fn read(path: &Path) -> Result<Option<Self>, StorageError> {
         let file = path.join(IDENTITY_FILE);
-        durable::read(&file)?.map(|bytes| parse(&file, &bytes)).transpose()
+        Ok(durable::read(&file)?.map(|bytes| parse(&file, &bytes)).transpose()?.map(|kept| kept.identity))
     }
 }
 
@@ -42,8 +42,16 @@ impl Identity {
 pub struct DataDir {
     path: PathBuf,
     /// Guards the identity and the file that holds it, so that two writers cannot interleave.
-    identity: Mutex<Identity>,
+    kept: Mutex<Kept>,
     _lock: File,
+}
+
+/// What the identity file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kept {
+    identity: Identity,
+    /// Whether the node has had a log: then it may have voted, and without that log it could vote again.
+    has_log: bool,
 }
 
 /// The identity file: readable, because it is what an operator looks at first.
@@ -52,6 +60,9 @@ struct OnDisk {
     format: u32,
     node_id: u64,
     cluster_id: Option<String>,
+    /// Absent in files written before it was kept.
+    #[serde(default)]
+    has_log: bool,
 }
 
 /// Read before the rest, whose shape depends on it.
@@ -67,8 +78,8 @@ impl DataDir {
     ///
     /// # Errors
     ///
-    /// The directory is in use, or is another node's or cluster's, or is newer, damaged or not accessible. Nothing is
-    /// overwritten.
+    /// The directory is in use, or is another node's or cluster's, or is newer, damaged or not accessible, or the log
+    /// this node had is gone. Nothing is overwritten.
     pub fn open(path: &Path, node_id: u64, cluster_id: Option<u128>) -> Result<Self, StorageError> {
         let lock = lock(path)?;
         let file = path.join(IDENTITY_FILE);
@@ -81,10 +92,18 @@ impl DataDir {
             }
             None => None,
         };
-        let identity = found.map_or(Ok(expected), |found| check(path, found, expected))?;
-        let this = Self { path: path.to_owned(), identity: Mutex::new(identity), _lock: lock };
-        if found != Some(identity) {
-            this.write(identity)?;
+        let kept = Kept {
+            identity: found.map_or(Ok(expected), |found| check(path, found.identity, expected))?,
+            has_log: found.is_some_and(|found| found.has_log),
+        };
+        let this = Self { path: path.to_owned(), kept: Mutex::new(kept), _lock: lock };
+        if kept.has_log && !has_log(&this.log_dir())? {
+            let detail =
+                "this node had a log, and it is gone with the votes in it; if it is on another disk, mount that";
+            return Err(StorageError::Damaged { path: this.log_dir(), detail: detail.to_owned() });
+        }
+        if found != Some(kept) {
+            this.write(kept)?;
         }
         durable::create_dir(&this.log_dir())?;
         Ok(this)
@@ -92,7 +111,25 @@ impl DataDir {
 
     /// Whose data it is.
     pub fn identity(&self) -> Identity {
-        *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept().identity
+    }
+
+    /// Records, durably, that there is a log now: from here on a directory without it is refused. Call it when the log
+    /// has been opened, before a vote.
+    ///
+    /// # Errors
+    ///
+    /// The log cannot be synchronised, or the identity file cannot be written.
+    pub fn log_opened(&self) -> Result<(), StorageError> {
+        let mut kept = self.kept();
+        let next = Kept { has_log: true, ..*kept };
+        if next != *kept {
+            // First the log: a power cut must not leave a record of a log beside a file that is still empty.
+            sync_files(&self.log_dir())?;
+            self.write(next)?;
+            *kept = next;
+        }
+        Ok(())
     }
 
     /// Records the cluster, durably, once it is known.
@@ -101,11 +138,12 @@ impl DataDir {
     ///
     /// The directory belongs to another cluster, or cannot be written.
     pub fn set_cluster(&self, cluster_id: u128) -> Result<(), StorageError> {
-        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = check(&self.path, *identity, Identity { cluster_id: Some(cluster_id), ..*identity })?;
-        if next != *identity {
+        let mut kept = self.kept();
+        let expected = Identity { cluster_id: Some(cluster_id), ..kept.identity };
+        let next = Kept { identity: check(&self.path, kept.identity, expected)?, ..*kept };
+        if next != *kept {
             self.write(next)?;
-            *identity = next;
+            *kept = next;
         }
         Ok(())
     }
@@ -124,11 +162,16 @@ impl DataDir {
         SnapshotDir::open(self.path.join(SNAPSHOT_DIR))
     }
 
-    fn write(&self, identity: Identity) -> Result<(), StorageError> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, Kept { identity, has_log }: Kept) -> Result<(), StorageError> {
         let on_disk = OnDisk {
             format: FORMAT_VERSION,
             node_id: identity.node_id,
             cluster_id: identity.cluster_id.map(|id| format!("{id:032x}")),
+            has_log,
         };
         let file = self.path.join(IDENTITY_FILE);
         let mut bytes = serde_json::to_vec_pretty(&on_disk)
@@ -153,7 +196,7 @@ fn lock(path: &Path) -> Result<File, StorageError> {
     }
 }
 
-fn parse(file: &Path, bytes: &[u8]) -> Result<Identity, StorageError> {
+fn parse(file: &Path, bytes: &[u8]) -> Result<Kept, StorageError> {
     let damaged = |detail: String| StorageError::Damaged { path: file.to_owned(), detail };
     let Format { format } = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
     if format > FORMAT_VERSION {
@@ -164,7 +207,7 @@ fn parse(file: &Path, bytes: &[u8]) -> Result<Identity, StorageError> {
         Some(text) => Some(u128::from_str_radix(&text, 16).map_err(|error| damaged(format!("cluster id: {error}")))?),
         None => None,
     };
-    Ok(Identity { node_id: on_disk.node_id, cluster_id })
+    Ok(Kept { identity: Identity { node_id: on_disk.node_id, cluster_id }, has_log: on_disk.has_log })
 }
 
 /// What `found` and `expected` make together, if they agree.
@@ -196,6 +239,34 @@ fn has_data(path: &Path) -> Result<bool, StorageError> {
         }
     }
     Ok(false)
+}
+
+/// Whether a log is in its directory. The log's own lock file is empty, and no file of a log is.
+fn has_log(directory: &Path) -> Result<bool, StorageError> {
+    let read = |error| StorageError::io("read", directory)(error);
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(read(error)),
+    };
+    for entry in entries {
+        let metadata = entry.and_then(|entry| entry.metadata()).map_err(read)?;
+        if metadata.is_file() && metadata.len() > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Makes the files of a directory and their names durable.
+fn sync_files(directory: &Path) -> Result<(), StorageError> {
+    for entry in fs::read_dir(directory).map_err(StorageError::io("read", directory))? {
+        let path = entry.map_err(StorageError::io("read", directory))?.path();
+        let file = File::open(&path).map_err(StorageError::io("open", &path))?;
+        file.sync_all().map_err(StorageError::io("fsync", &path))?;
+        durable::sync_parent(&path)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -263,5 +334,41 @@ mod tests {
         fs::write(dir.path().join(LOG_DIR).join("r-1.wal"), "x").unwrap();
         let error = reopen(dir.path(), 1, None).unwrap_err();
         assert!(error.to_string().contains("no identity file"), "{error}");
+    }
+
+    /// A node that voted and then lost its log could vote twice in one term.
+    #[test]
+    fn an_identity_whose_log_is_gone_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join(LOG_DIR);
+        let opened = DataDir::open(dir.path(), 1, Some(7)).unwrap();
+        fs::write(log.join("LOCK"), "").unwrap();
+        fs::write(log.join("r-1.wal"), "x").unwrap();
+        opened.log_opened().unwrap();
+        drop(opened);
+        assert!(reopen(dir.path(), 1, None).is_ok(), "with its log it opens");
+
+        fs::remove_file(log.join("r-1.wal")).unwrap();
+        let error = reopen(dir.path(), 1, None).unwrap_err();
+        assert!(matches!(&error, StorageError::Damaged { path, .. } if *path == log), "{error}");
+        fs::remove_dir_all(&log).unwrap();
+        let error = reopen(dir.path(), 1, Some(7)).unwrap_err();
+        assert!(error.to_string().contains("it is gone with the votes in it"), "{error}");
+        assert!(error.to_string().contains("join under a new node id"), "{error}");
+        assert!(!log.exists(), "and it was not made again");
+        assert_eq!(Identity::read(dir.path()).unwrap(), Some(Identity { node_id: 1, cluster_id: Some(7) }));
+    }
+
+    #[test]
+    fn an_identity_from_before_the_log_was_recorded_is_still_good() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(IDENTITY_FILE), r#"{"format":1,"node_id":1,"cluster_id":null}"#).unwrap();
+        let opened = DataDir::open(dir.path(), 1, None).unwrap();
+        fs::write(opened.log_dir().join("r-1.wal"), "x").unwrap();
+        opened.log_opened().unwrap();
+        opened.set_cluster(7).unwrap();
+        drop(opened);
+        fs::remove_dir_all(dir.path().join(LOG_DIR)).unwrap();
+        assert!(reopen(dir.path(), 1, None).is_err(), "from its next start on, its log is expected");
     }
 }

@@ -390,6 +390,43 @@ async fn a_damaged_snapshot_that_the_log_cannot_replace_is_refused() {
     assert!(error.to_string().contains("join under a new node id"), "{error}");
 }
 
+/// It would have forgotten its vote, and could give it to another candidate of the same term.
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_log_is_gone_does_not_start() {
+    let mut cluster = Cluster::formed([1], |_| {}).await;
+    cluster.propose(put("a", "1")).await;
+    cluster.stop(1).await;
+    let log = cluster.data_dir(1).join("log");
+    for empty in [true, false] {
+        std::fs::remove_dir_all(&log).unwrap();
+        if empty {
+            std::fs::create_dir(&log).unwrap();
+        }
+        let config = crate::consensus::ConsensusConfig::new(1, cluster.data_dir(1));
+        let error = crate::consensus::Consensus::open(config, std::sync::Arc::new(NoPeers)).await.unwrap_err();
+        assert!(matches!(error, OpenError::Storage(StorageError::Damaged { .. })), "{error}");
+    }
+}
+
+/// Killed right after its first start, before its first vote, it must not look as if it had lost something.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_only_opened_starts_again() {
+    let mut cluster = Cluster::unformed([1], |_| {}).await;
+    let copy = tempfile::tempdir().unwrap();
+    for directory in ["", "log"] {
+        std::fs::create_dir_all(copy.path().join(directory)).unwrap();
+        for file in std::fs::read_dir(cluster.data_dir(1).join(directory)).unwrap().map(Result::unwrap) {
+            if file.file_type().unwrap().is_file() {
+                std::fs::copy(file.path(), copy.path().join(directory).join(file.file_name())).unwrap();
+            }
+        }
+    }
+    cluster.stop(1).await;
+    let config = crate::consensus::ConsensusConfig::new(1, copy.path());
+    let node = crate::consensus::Consensus::open(config, std::sync::Arc::new(NoPeers)).await.unwrap();
+    node.shutdown().await;
+}
+
 struct NoPeers;
 
 impl crate::peer::Peers for NoPeers {
