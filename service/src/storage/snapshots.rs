@@ -10,8 +10,8 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::storage::{StorageError, durable};
 
@@ -39,6 +39,8 @@ pub struct SnapshotDir {
     path: Arc<Path>,
     /// Tells temporary files of one process apart.
     next_temporary: Arc<AtomicU64>,
+    /// Held while a snapshot gets its name and old ones go: one may be built while another arrives.
+    publishing: Arc<Mutex<()>>,
 }
 
 /// A complete snapshot file, kept open: it can be read to its end even when a newer one has replaced it.
@@ -81,7 +83,7 @@ impl SnapshotDir {
                 fs::remove_file(&file).map_err(StorageError::io("remove", &file))?;
             }
         }
-        Ok(Self { path: path.into(), next_temporary: Arc::default() })
+        Ok(Self { path: path.into(), next_temporary: Arc::default(), publishing: Arc::default() })
     }
 
     /// Where it is.
@@ -95,13 +97,7 @@ impl SnapshotDir {
     ///
     /// The directory or a file cannot be read.
     pub fn list(&self) -> Result<Vec<SnapshotFile>, StorageError> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(StorageError::io("read", &*self.path))? {
-            let entry = entry.map_err(StorageError::io("read", &*self.path))?;
-            names.extend(entry.file_name().to_str().and_then(SnapshotName::parse));
-        }
-        names.sort_unstable_by(|a, b| b.cmp(a));
-        names.into_iter().map(|name| self.open_file(name)).collect()
+        self.names()?.into_iter().map(|name| self.open_file(name)).collect()
     }
 
     /// Begins a snapshot made here.
@@ -156,18 +152,37 @@ impl SnapshotDir {
         Ok((Temporary(Some(path)), file))
     }
 
+    /// The names of the complete snapshots, newest first.
+    fn names(&self) -> Result<Vec<SnapshotName>, StorageError> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(StorageError::io("read", &*self.path))? {
+            let entry = entry.map_err(StorageError::io("read", &*self.path))?;
+            names.extend(entry.file_name().to_str().and_then(SnapshotName::parse));
+        }
+        names.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(names)
+    }
+
     /// Makes a durable temporary file a snapshot, and removes those that are no longer kept.
     fn publish(&self, temporary: &mut Temporary, name: SnapshotName) -> Result<SnapshotFile, StorageError> {
+        let _publishing = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path.join(name.file_name());
         if let Some(from) = &temporary.0 {
             durable::rename(from, &path)?;
         }
         temporary.0 = None;
-        let mut snapshots = self.list()?;
-        for old in snapshots.drain(KEPT.min(snapshots.len())..) {
-            fs::remove_file(&old.path).map_err(StorageError::io("remove", &*old.path))?;
+        // Open before anything is removed: this one goes too if two newer ones came first, and can be read all the same.
+        let published = self.open_file(name)?;
+        for old in self.names()?.into_iter().skip(KEPT) {
+            let path = self.path.join(old.file_name());
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(StorageError::io("remove", path)(error));
+                }
+                _ => {}
+            }
         }
-        self.open_file(name)
+        Ok(published)
     }
 }
 
@@ -413,6 +428,34 @@ mod tests {
         }
         let kept: Vec<_> = dir.list().unwrap().iter().map(|file| file.name().index).collect();
         assert_eq!(kept, [100, 10]);
+    }
+
+    /// One is built here while another arrives; an error of either would stop the node.
+    #[test]
+    fn snapshots_published_at_once_do_not_fail() {
+        let (_temporary, dir) = dir();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let dir = &dir;
+                scope.spawn(move || {
+                    for round in 0..25 {
+                        assert_eq!(chunks(&write(dir, round * 4 + thread)).unwrap(), CHUNKS);
+                    }
+                });
+            }
+        });
+        let kept: Vec<_> = dir.list().unwrap().iter().map(|file| file.name().index).collect();
+        assert_eq!(kept, [99, 98]);
+    }
+
+    #[test]
+    fn one_older_than_those_kept_goes_and_can_still_be_read() {
+        let (_temporary, dir) = dir();
+        write(&dir, 10);
+        write(&dir, 11);
+        assert_eq!(chunks(&write(&dir, 5)).unwrap(), CHUNKS);
+        let kept: Vec<_> = dir.list().unwrap().iter().map(|file| file.name().index).collect();
+        assert_eq!(kept, [11, 10]);
     }
 
     #[test]
