@@ -87,7 +87,7 @@ struct Flushed {
 
 enum Notify {
     Append(IOFlushed<TypeConfig>),
-    Vote(oneshot::Sender<io::Result<()>>),
+    Flushed(oneshot::Sender<io::Result<()>>),
     Thread(std::sync::mpsc::SyncSender<io::Result<()>>),
 }
 
@@ -133,6 +133,24 @@ impl LogStore {
 
     async fn permit(&self) -> io::Result<OwnedSemaphorePermit> {
         Arc::clone(&self.shared.flushes).acquire_owned().await.map_err(io::Error::other)
+    }
+
+    /// Writes something that is no entry, and waits until it is durable with everything before it.
+    async fn durably(&self, write: impl FnOnce(&mut RaftLog<LogTypes>) -> io::Result<()>) -> io::Result<()> {
+        let permit = self.permit().await?;
+        let hand_over = |notify| {
+            let mut log = self.write();
+            write(&mut log)?;
+            log.flush(true, Some(Flushed::new(notify, permit)))
+        };
+        if self.shared.hold_clock {
+            let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+            hand_over(Notify::Thread(sender))?;
+            return tokio::task::spawn_blocking(move || receiver.recv()).await?.map_err(io::Error::other)?;
+        }
+        let (sender, receiver) = oneshot::channel();
+        hand_over(Notify::Flushed(sender))?;
+        receiver.await.map_err(io::Error::other)?
     }
 
     /// The entries from `start` up to before `end`, at least one and then no more than fit into `max_bytes`.
@@ -211,20 +229,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        let permit = self.permit().await?;
-        let save = |notify| {
-            let mut log = self.write();
-            log.save_vote(StoredVote(*vote))?;
-            log.flush(true, Some(Flushed::new(notify, permit)))
-        };
-        if self.shared.hold_clock {
-            let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-            save(Notify::Thread(sender))?;
-            return tokio::task::spawn_blocking(move || receiver.recv()).await?.map_err(io::Error::other)?;
-        }
-        let (sender, receiver) = oneshot::channel();
-        save(Notify::Vote(sender))?;
-        receiver.await.map_err(io::Error::other)?
+        self.durably(|log| log.save_vote(StoredVote(*vote)).map(drop)).await
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
@@ -270,14 +275,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        let mut log = self.write();
         let keep = last.map(key);
-        if log.log_state().last() <= keep.as_ref() {
+        if self.read().log_state().last() <= keep.as_ref() {
             return Ok(());
         }
-        // Durable with the next append: until then the entries cut off are as good as never sent.
-        log.truncate(keep.map_or(0, |keep| keep.1 + 1))?;
-        Ok(())
+        // Durable before anything that follows: a snapshot installed next must not meet the entries it contradicts.
+        self.durably(|log| log.truncate(keep.map_or(0, |keep| keep.1 + 1)).map(drop)).await
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
@@ -312,8 +315,8 @@ impl Flushed {
     fn notify(&mut self, result: io::Result<()>) {
         match self.notify.take() {
             Some(Notify::Append(callback)) => callback.io_completed(result),
-            // Whoever waited may have gone; the vote is durable all the same.
-            Some(Notify::Vote(sender)) => drop(sender.send(result)),
+            // Whoever waited may have gone; what was written is durable all the same.
+            Some(Notify::Flushed(sender)) => drop(sender.send(result)),
             Some(Notify::Thread(sender)) => drop(sender.send(result)),
             None => {}
         }
@@ -424,10 +427,10 @@ mod tests {
     async fn a_flush_that_nobody_answers_is_an_error() {
         let permit = || Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let (sender, receiver) = oneshot::channel();
-        drop(Flushed::new(Notify::Vote(sender), permit()));
+        drop(Flushed::new(Notify::Flushed(sender), permit()));
         assert!(receiver.await.unwrap().is_err());
         let (sender, receiver) = oneshot::channel();
-        raft_log::Callback::send(Flushed::new(Notify::Vote(sender), permit()), Ok(()));
+        raft_log::Callback::send(Flushed::new(Notify::Flushed(sender), permit()), Ok(()));
         assert!(receiver.await.unwrap().is_ok());
     }
 

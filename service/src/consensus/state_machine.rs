@@ -187,16 +187,19 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
-        let (alive, file) = (self.tracker.token(), snapshot.clone());
+        let (alive, dir, expected) = (self.tracker.token(), self.dir.clone(), meta.last_log_id);
         let load = move || {
             let _alive = alive;
-            snapshot::load(&file)
+            let (loaded, keyspace) = snapshot::load(&snapshot).map_err(io::Error::other)?;
+            if loaded.last_log_id != expected {
+                let error = format!("the snapshot is of {:?}, not of {expected:?}", loaded.last_log_id);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+            // Only now may a restart find it: Raft has accepted it, and cut off what it contradicts in the log.
+            let snapshot = dir.publish(&snapshot).map_err(io::Error::other)?;
+            Ok((loaded, keyspace, snapshot))
         };
-        let (loaded, keyspace) = tokio::task::spawn_blocking(load).await?.map_err(io::Error::other)?;
-        if loaded.last_log_id != meta.last_log_id {
-            let error = format!("the snapshot is of {:?}, not of {:?}", loaded.last_log_id, meta.last_log_id);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-        }
+        let (loaded, keyspace, snapshot) = tokio::task::spawn_blocking(load).await??;
         self.last_applied = loaded.last_log_id;
         self.membership = loaded.last_membership.clone();
         let old = self.state.write(|current| std::mem::replace(current, keyspace));

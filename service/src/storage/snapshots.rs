@@ -50,6 +50,8 @@ pub struct SnapshotFile {
     path: Arc<Path>,
     file: Arc<File>,
     len: u64,
+    /// Of one that has arrived and is not published: its temporary name. It goes with the last copy of this.
+    arrived: Option<Arc<Mutex<Temporary>>>,
 }
 
 /// Writes a snapshot under a temporary name. Dropped before [`finish`](Self::finish), it leaves nothing behind.
@@ -66,7 +68,6 @@ pub struct SnapshotWriter {
 pub struct IncomingSnapshot {
     file: File,
     temporary: Temporary,
-    dir: SnapshotDir,
     len: u64,
 }
 
@@ -125,7 +126,20 @@ impl SnapshotDir {
     /// The file cannot be created.
     pub fn receive(&self) -> Result<IncomingSnapshot, StorageError> {
         let (temporary, file) = self.temporary()?;
-        Ok(IncomingSnapshot { file, temporary, dir: self.clone(), len: 0 })
+        Ok(IncomingSnapshot { file, temporary, len: 0 })
+    }
+
+    /// Gives a snapshot that has arrived its name, durably, and removes those that are no longer kept. One that has its
+    /// name already stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be renamed; then it does not exist.
+    pub fn publish(&self, snapshot: &SnapshotFile) -> Result<SnapshotFile, StorageError> {
+        match &snapshot.arrived {
+            Some(arrived) => self.rename(&mut arrived.lock().unwrap_or_else(PoisonError::into_inner), snapshot.name),
+            None => Ok(snapshot.clone()),
+        }
     }
 
     /// Sets a damaged snapshot aside, so that it is never read again but can be looked at.
@@ -141,7 +155,7 @@ impl SnapshotDir {
         let path = self.path.join(name.file_name());
         let file = File::open(&path).map_err(StorageError::io("open", &path))?;
         let len = file.metadata().map_err(StorageError::io("inspect", &path))?.len();
-        Ok(SnapshotFile { name, path: path.into(), file: Arc::new(file), len })
+        Ok(SnapshotFile { name, path: path.into(), file: Arc::new(file), len, arrived: None })
     }
 
     fn temporary(&self) -> Result<(Temporary, File), StorageError> {
@@ -164,7 +178,7 @@ impl SnapshotDir {
     }
 
     /// Makes a durable temporary file a snapshot, and removes those that are no longer kept.
-    fn publish(&self, temporary: &mut Temporary, name: SnapshotName) -> Result<SnapshotFile, StorageError> {
+    fn rename(&self, temporary: &mut Temporary, name: SnapshotName) -> Result<SnapshotFile, StorageError> {
         let _publishing = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path.join(name.file_name());
         if let Some(from) = &temporary.0 {
@@ -311,7 +325,7 @@ impl SnapshotWriter {
         self.write(&checksums.to_le_bytes())?;
         self.file.flush().map_err(StorageError::io("write", self.temporary.path()))?;
         self.file.get_ref().sync_all().map_err(StorageError::io("fsync", self.temporary.path()))?;
-        self.dir.publish(&mut self.temporary, name)
+        self.dir.rename(&mut self.temporary, name)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
@@ -341,18 +355,20 @@ impl IncomingSnapshot {
         Ok(())
     }
 
-    /// Checks every checksum, then makes the snapshot durable under its name.
+    /// Checks every checksum. The snapshot is durable and has no name yet: only [`SnapshotDir::publish`] makes it one
+    /// that a restart would find.
     ///
     /// # Errors
     ///
     /// What arrived is damaged or newer than this program, or cannot be written; then it does not exist.
-    pub fn finish(mut self, name: SnapshotName) -> Result<SnapshotFile, StorageError> {
+    pub fn finish(self, name: SnapshotName) -> Result<SnapshotFile, StorageError> {
         self.file.sync_all().map_err(StorageError::io("fsync", self.temporary.path()))?;
         let path = self.temporary.path();
         let file = File::open(&path).map_err(StorageError::io("open", &path))?;
-        let arrived = SnapshotFile { name, path: path.into(), file: Arc::new(file), len: self.len };
-        arrived.visit_chunks(|_| Ok(()))?;
-        self.dir.publish(&mut self.temporary, name)
+        let arrived = Some(Arc::new(Mutex::new(self.temporary)));
+        let snapshot = SnapshotFile { name, path: path.into(), file: Arc::new(file), len: self.len, arrived };
+        snapshot.visit_chunks(|_| Ok(()))?;
+        Ok(snapshot)
     }
 }
 
@@ -518,10 +534,20 @@ mod tests {
             incoming.append(piece).unwrap();
         }
         assert_eq!(incoming.len(), sent.len());
-        assert_eq!(chunks(&incoming.finish(SnapshotName { index: 6, term: 1 }).unwrap()).unwrap(), CHUNKS);
+        let arrived = incoming.finish(SnapshotName { index: 6, term: 1 }).unwrap();
+        assert_eq!(chunks(&arrived).unwrap(), CHUNKS);
+        assert_eq!(dir.list().unwrap()[0].name().index, 4, "nobody has accepted the one that arrived");
+        let published = dir.publish(&arrived).unwrap();
+        assert_eq!(dir.list().unwrap()[0].path(), published.path());
+        drop(arrived);
+        assert_eq!(chunks(&dir.publish(&published).unwrap()).unwrap(), CHUNKS);
         let mut incoming = dir.receive().unwrap();
         incoming.append(&bytes[..bytes.len() - 1]).unwrap();
         assert!(incoming.finish(SnapshotName { index: 8, term: 1 }).is_err());
-        assert_eq!(dir.list().unwrap()[0].name().index, 6);
+        let mut incoming = dir.receive().unwrap();
+        incoming.append(&bytes).unwrap();
+        drop(incoming.finish(SnapshotName { index: 9, term: 1 }).unwrap());
+        assert_eq!(dir.list().unwrap()[0].name().index, 6, "what nobody accepts never was");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 }

@@ -84,6 +84,20 @@ async fn it_reopens_with_everything() {
     log.close().await;
 }
 
+/// A snapshot may be installed next, and after a power cut it must not meet the entries it contradicts.
+#[tokio::test]
+async fn entries_cut_off_are_gone_from_the_disk_when_that_returns() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::open(dir.path()).unwrap();
+    log.append((1..=20).map(|index| entry(index, 10))).await;
+    log.store.truncate_after(Some(LogId::new_term_index(1, 15))).await.unwrap();
+    let crashed = copy(dir.path());
+    log.close().await;
+    let mut log = Log::open(crashed.path()).unwrap();
+    assert_eq!(log.entries().await.len(), 15);
+    log.close().await;
+}
+
 #[tokio::test]
 async fn cut_at_any_byte_it_keeps_all_that_was_acknowledged_before() {
     let dir = tempfile::tempdir().unwrap();
