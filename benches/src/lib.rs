@@ -1,104 +1,53 @@
-//! What each layer costs: calls through a layer over a service that is always ready, in time and in allocations.
+//! What each layer costs, beside its peers: nanoseconds and heap allocations per call.
+//!
+//! `cargo run --release -p seawall-benches --bin layers -- --json layers.json` measures and writes, `cargo bench -p
+//! seawall-benches` prints the same table from fewer repetitions. Both are this library.
+//!
+//! # How it is measured
+//!
+//! A call is: make the request, wait for readiness, call, await the answer, check it. The service below the layer
+//! [answers at once](Echo), and its row `inner service alone` is what the driving itself costs: it is in every other row,
+//! and nothing is subtracted. Each repetition makes a fresh layer and warms it up outside of the timed loop. The peers take
+//! turns within a repetition, so that what disturbs the machine disturbs all of them; the median of the repetitions is
+//! reported. The rows `… 256 B` send a request of that size in place of one of 8 bytes.
+//!
+//! A figure for two threads comes from two tasks that run at the same time on the two workers of one runtime, each with its
+//! own clone of one service. It is the time that a call takes in such a task: equal to the figure for one thread if they do
+//! not get in each other's way, more if they do.
+//!
+//! Breakers count over 100 calls or 10 seconds and trip at half. Peers are built as lean as they can be, and so is Seawall,
+//! without metrics and logs. That holds for builds of this package alone (`-p seawall-benches`): in a build of the whole
+//! workspace cargo gives Seawall the features that the service asks for.
+//!
+//! # What the figures do not show
+//!
+//! - A real service: one that takes time, waits for readiness or answers after several polls. Timers that are armed only
+//!   when an answer is late cost nothing here.
+//! - Failures, retries and the change of a breaker's state; of refusals, only those of an open breaker.
+//! - More than two threads, and what two tasks do to each other that call once in a while and not in a tight loop. A loop on
+//!   one lock is the worst case for a mutex, and it is what the figures for two threads show.
+//! - Quiet, where there is none: other programs on the machine show in every figure, most in those for two threads, which
+//!   need both processors at the same time. The ratios of one run suffer less than its times.
+//! - The tail: a median hides what one call in a hundred takes.
+//! - Metrics and logs.
+//! - What a layer does besides. tower's `Retry` has no account of its calls, backon no budget; recloser and failsafe know
+//!   neither slow calls nor cancelled ones; failsafe's `circuit_breaker closed` counts failures in a row, since it has a rate
+//!   over time only. tower-resilience's window over calls does not slide (`tests/peers.rs`).
+//! - `tower-resilience` over a time window goes through all calls in the window at each call, so that its figure grows with
+//!   their number: here some thousands, a few hundred in a second of the window.
+//!
+//! The allocator of this program can count. While time is taken it does not, but it asks at each allocation whether it should,
+//! which a peer that allocates would not pay elsewhere.
 
-use std::hint::black_box;
-use std::time::{Duration, Instant};
+mod bars;
+mod cases;
+mod drive;
+mod report;
 
-use tower::{Service, ServiceExt};
-
-/// One row of the table.
-#[derive(Debug, Clone)]
-pub struct Row {
-    /// The crate that the layer comes from.
-    pub group: &'static str,
-    /// The layer and its variant.
-    pub case: &'static str,
-    /// Nanoseconds per call: the median of the repetitions.
-    pub ns: f64,
-    /// Heap allocations per call.
-    pub allocs: f64,
-}
-
-/// Calls per repetition: long enough that the clock's own cost vanishes.
-const CALLS: u32 = 200_000;
-/// Repetitions; the median is reported.
-pub const REPETITIONS: usize = 7;
-
-/// A service that answers at once: what is left when the layers are taken away.
-pub fn inner() -> impl Service<u64, Response = u64, Error = BoxError, Future: Send> + Clone + Send {
-    tower::service_fn(|request: u64| std::future::ready(Ok::<_, BoxError>(black_box(request))))
-}
+pub use bars::{BARS, Bar, Figure, Verdict, verdicts};
+pub use cases::{Case, cases};
+pub use drive::{Echo, Request, Runtimes, Wide};
+pub use report::{Row, measure, table};
 
 /// The error of the measured services.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Drives `service` and times it. The service is built by the caller, outside of the timed loop; every answer is
-/// checked.
-pub async fn time_once<S>(service: &mut S) -> f64
-where
-    S: Service<u64, Response = u64>,
-    S::Error: std::fmt::Debug,
-{
-    let start = now();
-    for request in 0..u64::from(CALLS) {
-        call(service, request).await;
-    }
-    start.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS)
-}
-
-/// Allocations per call, over a thousand calls after a warm-up.
-pub fn allocations<S>(runtime: &tokio::runtime::Runtime, service: &mut S) -> f64
-where
-    S: Service<u64, Response = u64>,
-    S::Error: std::fmt::Debug,
-{
-    const COUNTED: u64 = 1000;
-    let drive = |service: &mut S| {
-        runtime.block_on(async {
-            for request in 0..COUNTED {
-                call(service, request).await;
-            }
-        });
-    };
-    drive(service);
-    // The runtime's own work for a `block_on` is the same whatever runs in it.
-    let idle = allocation_counter::measure(|| runtime.block_on(async {})).count_total;
-    let counted = allocation_counter::measure(|| drive(service)).count_total;
-    counted.saturating_sub(idle) as f64 / COUNTED as f64
-}
-
-async fn call<S>(service: &mut S, request: u64)
-where
-    S: Service<u64, Response = u64>,
-    S::Error: std::fmt::Debug,
-{
-    let answer: Result<u64, S::Error> = async { service.ready().await?.call(request).await }.await;
-    assert!(answer.is_ok_and(|answer| answer == request), "the layer changed the answer");
-}
-
-/// The middle one of the repetitions.
-pub fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
-}
-
-/// Runs `future` on a runtime of one thread with a timer.
-pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_time().build()
-}
-
-#[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-/// Nanoseconds per reading of the clock, for comparison.
-pub fn clock_cost() -> f64 {
-    let start = now();
-    for _ in 0..CALLS {
-        black_box(now());
-    }
-    start.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS)
-}
-
-/// A limit that never fires during a measurement.
-pub const NEVER: Duration = Duration::from_secs(3600);

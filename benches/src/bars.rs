@@ -1,0 +1,124 @@
+//! What our layers may cost, as ratios to a peer in the same run or as times, and whether they keep to it.
+
+use std::fmt;
+
+use crate::drive::{Request, Wide};
+use crate::report::Row;
+
+/// One bound on one of our figures.
+#[derive(Debug, Clone, Copy)]
+pub struct Bar {
+    /// The case of ours.
+    pub case: &'static str,
+    /// Which figure of it.
+    pub figure: Figure,
+    /// The peer whose figure of the same case ours is divided by; without one, the bound is a time or a count.
+    pub peer: Option<&'static str>,
+    /// The bound.
+    pub at_most: f64,
+}
+
+/// A figure of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Figure {
+    /// Nanoseconds per call on one thread.
+    OneThread,
+    /// Nanoseconds per call in each of two tasks.
+    TwoThreads,
+    /// Allocations per call.
+    Allocations,
+}
+
+/// Every bound on the layers that are measured here.
+pub const BARS: [Bar; 14] = [
+    // Three allocations, two locks and four readings of the clock are not needed to count a call.
+    one_thread("circuit_breaker closed", "tower-resilience", 1.0 / 8.0),
+    // The peer that tries hardest not to make threads wait.
+    Bar { case: "circuit_breaker closed", figure: Figure::TwoThreads, peer: Some("recloser"), at_most: 1.0 },
+    // Two readings of the clock are the price of knowing what is slow.
+    one_thread("circuit_breaker closed slow calls", "tower-resilience", 0.4),
+    nanos("circuit_breaker time window", 100.0),
+    // Refusing is what a breaker is for: it must cost less than whatever it protects.
+    one_thread("circuit_breaker open", "tower-resilience", 0.5),
+    nanos("circuit_breaker open", 100.0),
+    one_thread("retry", "tower", 0.75),
+    one_thread("timeout", "tower", 0.75),
+    allocations("circuit_breaker closed", 0.0),
+    allocations("circuit_breaker closed slow calls", 0.0),
+    allocations("circuit_breaker time window", 0.0),
+    // The boxed error.
+    allocations("circuit_breaker open", 1.0),
+    allocations("retry", 0.0),
+    allocations("timeout", 0.0),
+];
+
+const fn one_thread(case: &'static str, peer: &'static str, at_most: f64) -> Bar {
+    Bar { case, figure: Figure::OneThread, peer: Some(peer), at_most }
+}
+
+const fn nanos(case: &'static str, at_most: f64) -> Bar {
+    Bar { case, figure: Figure::OneThread, peer: None, at_most }
+}
+
+const fn allocations(case: &'static str, at_most: f64) -> Bar {
+    Bar { case, figure: Figure::Allocations, peer: None, at_most }
+}
+
+/// A [`Bar`] beside what was measured.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    /// The bound.
+    pub bar: Bar,
+    /// The case, with the size of its request.
+    pub case: String,
+    /// Our figure, divided by the peer's if there is one.
+    pub measured: f64,
+}
+
+impl Verdict {
+    /// Whether ours is within the bound.
+    pub fn is_met(&self) -> bool {
+        self.measured <= self.bar.at_most
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Bar { figure, peer, at_most, .. } = self.bar;
+        let figure = match figure {
+            Figure::OneThread => "ns",
+            Figure::TwoThreads => "ns, 2 threads",
+            Figure::Allocations => "allocations",
+        };
+        let of = peer.map_or_else(String::new, |peer| format!("of {peer}"));
+        let met = if self.is_met() { "met" } else { "NOT MET" };
+        let case = &self.case;
+        write!(f, "{case:<40} {figure:<14} {:>8.3} {of:<20} at most {at_most:<6.3} {met}", self.measured)
+    }
+}
+
+/// Every [bound](BARS) whose rows are there, for both sizes of the request.
+pub fn verdicts(rows: &[Row]) -> Vec<Verdict> {
+    let find = |group: &str, case: &str| rows.iter().find(|row| row.group == group && row.case == case);
+    let judge = |bar: &Bar, suffix: &str| {
+        let case = format!("{}{suffix}", bar.case);
+        let ours = bar.figure.of(find("seawall", &case)?);
+        let unit = match bar.peer {
+            Some(peer) => bar.figure.of(find(peer, &case)?),
+            None => 1.0,
+        };
+        Some(Verdict { bar: *bar, case, measured: ours / unit })
+    };
+    let sizes = [u64::SUFFIX, Wide::SUFFIX];
+    sizes.iter().flat_map(|suffix| BARS.iter().filter_map(move |bar| judge(bar, suffix))).collect()
+}
+
+impl Figure {
+    fn of(self, row: &Row) -> f64 {
+        match self {
+            Self::OneThread => row.ns,
+            Self::TwoThreads => row.ns_2threads,
+            Self::Allocations => row.allocs,
+        }
+    }
+}
