@@ -90,7 +90,7 @@ impl Consensus {
         let (status_sender, status) = watch::channel(status::status(&raft));
         tracker.spawn(status::publish(raft.clone(), Arc::clone(&state), config.clone(), status_sender, stop.clone()));
         tracker.spawn(keep_identity(Arc::clone(&state), Arc::clone(&data), stop.clone()));
-        let snapshots = SnapshotReceiver::new(snapshots);
+        let snapshots = SnapshotReceiver::new(snapshots, tracker.clone());
         let inner = Inner {
             config,
             data,

@@ -122,12 +122,18 @@ impl Link {
         }
         if matches!(received, SnapshotAnswer::Received(_)) {
             let (last_log, membership) = (meta.last_log_id, meta.last_membership);
-            received =
-                self.snapshot_step(&SnapshotRequest::End { session, len: file.len(), last_log, membership }).await?;
+            let end = SnapshotRequest::End { session, len: file.len(), last_log, membership };
+            received = self.snapshot_step(&end).await?;
+            // Installing takes longer than one message may, if the snapshot is large. The time for all of it bounds this.
+            while received == SnapshotAnswer::Installing {
+                received = self.snapshot_step(&end).await?;
+            }
         }
         match received {
             SnapshotAnswer::Installed(vote) => Ok(SnapshotResponse::new(vote)),
-            SnapshotAnswer::Lost | SnapshotAnswer::Received(_) => Err(broken("the receiver lost the snapshot")),
+            SnapshotAnswer::Lost | SnapshotAnswer::Received(_) | SnapshotAnswer::Installing => {
+                Err(broken("the receiver lost the snapshot"))
+            }
         }
     }
 

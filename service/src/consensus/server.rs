@@ -1,33 +1,54 @@
 //! Consensus from its peers: what arrives on a lane, handed to openraft.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::consensus::Consensus;
 use crate::consensus::error::ReadError;
-use crate::consensus::raft::{Raft, Snapshot, TypeConfig};
+use crate::consensus::raft::{LogId, Raft, Snapshot, SnapshotMeta, TypeConfig, Vote};
 use crate::consensus::snapshot;
 use crate::consensus::wire::{self, AppendAnswer, ReadIndexAnswer, SnapshotAnswer, SnapshotRequest, SnapshotSession};
 use crate::peer::{MessageKind, PeerRequest, PeerResponse, RemoteCode, RemoteError};
 use crate::storage::{IncomingSnapshot, SnapshotDir, StorageError};
 
-/// Receives snapshots, one at a time: a transfer that begins ends the one before it.
+/// How long the end of a transfer is waited for before the sender is told to ask again: well below the time its lane
+/// gives one message.
+const INSTALL_POLL: Duration = Duration::from_secs(2);
+
+/// Receives snapshots, one at a time: a later transfer that begins ends the one before it.
 #[derive(Debug)]
 pub(super) struct SnapshotReceiver {
     dir: SnapshotDir,
-    /// The transfer under way. Held across the write of one chunk, never longer, by the one sender there is.
-    transfer: tokio::sync::Mutex<Option<Transfer>>,
+    /// The newest transfer. Held across the write of one chunk by the thread that writes, so that a message whose sender
+    /// gave up takes nothing with it.
+    transfer: Arc<tokio::sync::Mutex<Option<Transfer>>>,
+    tracker: TaskTracker,
 }
 
 #[derive(Debug)]
 struct Transfer {
     session: SnapshotSession,
-    incoming: IncomingSnapshot,
+    stage: Stage,
 }
+
+#[derive(Debug)]
+enum Stage {
+    Arriving(IncomingSnapshot),
+    /// All `len` bytes are here; a task checks and installs them, and leaves its result.
+    Installing {
+        len: u64,
+        result: InstallResult,
+    },
+}
+
+type InstallResult = watch::Receiver<Option<Result<Vote, RemoteError>>>;
 
 impl Consensus {
     /// Answers a peer: votes, heartbeats, entries one frame at a time, hand-overs, snapshots and read indexes.
@@ -127,60 +148,144 @@ impl Consensus {
 }
 
 impl SnapshotReceiver {
-    pub(super) fn new(dir: SnapshotDir) -> Self {
-        Self { dir, transfer: tokio::sync::Mutex::new(None) }
+    pub(super) fn new(dir: SnapshotDir, tracker: TaskTracker) -> Self {
+        Self { dir, transfer: Arc::default(), tracker }
     }
 
     async fn step(&self, raft: &Raft, step: SnapshotRequest) -> Result<SnapshotAnswer, RemoteError> {
-        let mut transfer = self.transfer.lock().await;
         match step {
-            SnapshotRequest::Begin { session, last_log } => {
-                if let Some(transfer) = transfer.as_ref().filter(|transfer| transfer.session == session) {
-                    return Ok(SnapshotAnswer::Received(transfer.incoming.len()));
-                }
-                tracing::info!(?session, ?last_log, "a snapshot begins to arrive");
-                let dir = self.dir.clone();
-                let incoming = blocking(move || dir.receive()).await?;
-                *transfer = Some(Transfer { session, incoming });
-                Ok(SnapshotAnswer::Received(0))
-            }
-            SnapshotRequest::Chunk { session, offset, bytes } => {
-                let Some(mut current) = transfer.take().filter(|transfer| transfer.session == session) else {
-                    return Ok(SnapshotAnswer::Lost);
-                };
-                if offset == current.incoming.len() {
-                    current = blocking(move || {
-                        current.incoming.append(&bytes)?;
-                        Ok(current)
-                    })
-                    .await?;
-                }
-                // Otherwise a chunk that came twice or not in its turn; the answer says what is missing.
-                let received = current.incoming.len();
-                *transfer = Some(current);
-                Ok(SnapshotAnswer::Received(received))
-            }
+            SnapshotRequest::Begin { session, last_log } => self.begin(session, last_log).await,
+            SnapshotRequest::Chunk { session, offset, bytes } => self.chunk(session, offset, bytes).await,
             SnapshotRequest::End { session, len, last_log, membership } => {
-                let Some(current) = transfer.take().filter(|transfer| transfer.session == session) else {
-                    return Ok(SnapshotAnswer::Lost);
-                };
-                if current.incoming.len() != len {
-                    return Ok(SnapshotAnswer::Lost);
-                }
-                let file = blocking(move || current.incoming.finish(snapshot::name(last_log))).await?;
-                tracing::info!(bytes = len, ?last_log, "a snapshot has arrived");
-                let snapshot = Snapshot { meta: wire::meta(last_log, membership), snapshot: file };
-                let response = raft.install_full_snapshot(session.vote, snapshot).await.map_err(internal)?;
-                Ok(SnapshotAnswer::Installed(response.vote))
+                self.end(raft, session, len, wire::meta(last_log, membership)).await
+            }
+        }
+    }
+
+    async fn begin(&self, session: SnapshotSession, last_log: Option<LogId>) -> Result<SnapshotAnswer, RemoteError> {
+        let mut transfer = Arc::clone(&self.transfer).lock_owned().await;
+        match transfer.as_ref() {
+            Some(current) if current.session == session => return Ok(SnapshotAnswer::Received(current.len())),
+            Some(current) if session.is_before(&current.session) => return Ok(SnapshotAnswer::Lost),
+            _ => {}
+        }
+        tracing::info!(?session, ?last_log, "a snapshot begins to arrive");
+        let dir = self.dir.clone();
+        self.blocking(move || {
+            *transfer = Some(Transfer { session, stage: Stage::Arriving(dir.receive()?) });
+            Ok(SnapshotAnswer::Received(0))
+        })
+        .await
+    }
+
+    async fn chunk(&self, session: SnapshotSession, offset: u64, bytes: Bytes) -> Result<SnapshotAnswer, RemoteError> {
+        let mut transfer = Arc::clone(&self.transfer).lock_owned().await;
+        self.blocking(move || {
+            // A chunk of another transfer is a stray, and the one under way goes on.
+            let Some(current) = transfer.as_mut().filter(|current| current.session == session) else {
+                return Ok(SnapshotAnswer::Lost);
+            };
+            if let Stage::Arriving(incoming) = &mut current.stage
+                && offset == incoming.len()
+                && let Err(error) = incoming.append(&bytes)
+            {
+                // Nobody knows how much of it was written.
+                *transfer = None;
+                return Err(error);
+            }
+            // Otherwise a chunk that came twice or not in its turn; the answer says what is missing.
+            Ok(SnapshotAnswer::Received(current.len()))
+        })
+        .await
+    }
+
+    async fn end(
+        &self,
+        raft: &Raft,
+        session: SnapshotSession,
+        len: u64,
+        meta: SnapshotMeta,
+    ) -> Result<SnapshotAnswer, RemoteError> {
+        let mut result = {
+            let mut transfer = self.transfer.lock().await;
+            let Some(current) = transfer.as_mut().filter(|current| current.session == session) else {
+                return Ok(SnapshotAnswer::Lost);
+            };
+            if current.len() != len {
+                return Ok(SnapshotAnswer::Lost);
+            }
+            current.install(|incoming| {
+                let (sender, result) = watch::channel(None);
+                // In a task, so that it goes on when the sender gives up waiting, and asking again finds it done.
+                let work = install(raft.clone(), self.tracker.clone(), incoming, session.vote, meta);
+                self.tracker.spawn(async move { sender.send_replace(Some(work.await)) });
+                result
+            })
+        };
+        let done = tokio::time::timeout(INSTALL_POLL, result.wait_for(Option::is_some)).await;
+        match done.map(|done| done.ok().and_then(|done| done.clone())) {
+            Ok(Some(installed)) => installed.map(SnapshotAnswer::Installed),
+            Ok(None) => Err(stopped()),
+            Err(_) => Ok(SnapshotAnswer::Installing),
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, RemoteError> {
+        blocking(&self.tracker, work).await
+    }
+}
+
+impl Transfer {
+    /// How many bytes have arrived.
+    const fn len(&self) -> u64 {
+        match &self.stage {
+            Stage::Arriving(incoming) => incoming.len(),
+            Stage::Installing { len, .. } => *len,
+        }
+    }
+
+    /// Begins to install what has arrived, once; every caller gets the same result.
+    fn install(&mut self, begin: impl FnOnce(IncomingSnapshot) -> InstallResult) -> InstallResult {
+        let len = self.len();
+        let (sender, result) = watch::channel(None);
+        drop(sender);
+        match std::mem::replace(&mut self.stage, Stage::Installing { len, result }) {
+            Stage::Arriving(incoming) => {
+                let result = begin(incoming);
+                self.stage = Stage::Installing { len, result: result.clone() };
+                result
+            }
+            Stage::Installing { result, .. } => {
+                self.stage = Stage::Installing { len, result: result.clone() };
+                result
             }
         }
     }
 }
 
+/// Checks a snapshot that has arrived and gives it to Raft.
+async fn install(
+    raft: Raft,
+    tracker: TaskTracker,
+    incoming: IncomingSnapshot,
+    vote: Vote,
+    meta: SnapshotMeta,
+) -> Result<Vote, RemoteError> {
+    let (bytes, last_log) = (incoming.len(), meta.last_log_id);
+    let snapshot = blocking(&tracker, move || incoming.finish(snapshot::name(last_log))).await?;
+    tracing::info!(bytes, ?last_log, "a snapshot has arrived");
+    let response = raft.install_full_snapshot(vote, Snapshot { meta, snapshot }).await.map_err(internal)?;
+    Ok(response.vote)
+}
+
 async fn blocking<T: Send + 'static>(
+    tracker: &TaskTracker,
     work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, RemoteError> {
-    match tokio::task::spawn_blocking(work).await {
+    match tracker.spawn_blocking(work).await {
         Ok(done) => done.map_err(internal),
         Err(error) => Err(internal(error)),
     }

@@ -72,6 +72,8 @@ pub(super) enum SnapshotAnswer {
     Lost,
     /// The snapshot is installed, or another leader is ahead.
     Installed(Vote),
+    /// All has arrived and is being installed; ask again.
+    Installing,
 }
 
 /// The answer to a request for a read index.
@@ -110,6 +112,11 @@ impl From<AppendAnswer> for StreamAppendResult<TypeConfig> {
 impl SnapshotSession {
     pub(super) const fn new(vote: Vote, number: u64) -> Self {
         Self { vote, number }
+    }
+
+    /// Whether it began before the other: under an older leader, or earlier under the same one.
+    pub(super) fn is_before(&self, other: &Self) -> bool {
+        (self.vote.leader_id.term, self.number) < (other.vote.leader_id.term, other.number)
     }
 }
 

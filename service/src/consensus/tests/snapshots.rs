@@ -1,6 +1,7 @@
 //! What a node makes of the snapshots it is sent, message by message.
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 
 use super::harness::{Cluster, put, soon};
 use crate::consensus::Consensus;
@@ -85,5 +86,49 @@ async fn a_snapshot_that_raft_refuses_leaves_no_file() {
         other => panic!("{other:?}"),
     }
     assert_eq!(snapshots(&cluster, 1), before);
+    cluster.stop_all().await;
+}
+
+/// The sender would have been told that its transfer is lost, and would have begun again from the first byte.
+#[tokio::test(start_paused = true)]
+async fn strays_of_another_transfer_do_not_end_the_one_under_way() {
+    let mut cluster = Cluster::formed([1], |_| {}).await;
+    let sent = Sent::by(&cluster).await;
+    cluster.start(2).await;
+    let node = cluster.node(2).clone();
+    let (old, current) = (session(1, 6), session(1, 7));
+    assert_eq!(step(&node, begin(&old)).await, SnapshotAnswer::Received(0));
+    assert_eq!(step(&node, begin(&current)).await, SnapshotAnswer::Received(0));
+    assert_eq!(step(&node, sent.chunk(&current, 0, 10)).await, SnapshotAnswer::Received(10));
+    for stray in [begin(&old), begin(&session(0, 9)), sent.chunk(&old, 0, 5), sent.end(&old)] {
+        assert_eq!(step(&node, stray).await, SnapshotAnswer::Lost);
+    }
+    assert_eq!(step(&node, sent.end(&current)).await, SnapshotAnswer::Lost, "too early");
+    let len = sent.bytes.len();
+    assert_eq!(step(&node, sent.chunk(&current, 10, len)).await, SnapshotAnswer::Received(len as u64));
+    assert_eq!(step(&node, sent.end(&current)).await, SnapshotAnswer::Installed(current.vote));
+    cluster.stop_all().await;
+}
+
+/// A deadline drops the handler wherever it is.
+#[tokio::test(start_paused = true)]
+async fn a_message_given_up_loses_nothing_that_had_arrived() {
+    let mut cluster = Cluster::formed([1], |_| {}).await;
+    let sent = Sent::by(&cluster).await;
+    cluster.start(2).await;
+    let node = cluster.node(2).clone();
+    let current = session(1, 1);
+    let len = sent.bytes.len();
+    assert_eq!(step(&node, begin(&current)).await, SnapshotAnswer::Received(0));
+    assert_eq!(step(&node, sent.chunk(&current, 0, 10)).await, SnapshotAnswer::Received(10));
+    assert!(handle(&node, &sent.chunk(&current, 10, 20)).now_or_never().is_none());
+    assert_eq!(step(&node, sent.chunk(&current, 20, len)).await, SnapshotAnswer::Received(len as u64));
+    // The end as well: what it began goes on, and asking again, even twice, tells how it ended.
+    assert!(handle(&node, &sent.end(&current)).now_or_never().is_none());
+    for _ in 0..2 {
+        assert_eq!(step(&node, sent.end(&current)).await, SnapshotAnswer::Installed(current.vote));
+    }
+    assert_eq!(snapshots(&cluster, 2), snapshots(&cluster, 1));
+    assert_eq!(step(&node, begin(&current)).await, SnapshotAnswer::Received(len as u64));
     cluster.stop_all().await;
 }
