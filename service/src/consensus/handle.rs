@@ -40,7 +40,7 @@ pub(super) struct Inner {
     status: watch::Receiver<Status>,
     /// Ends our own tasks and the sessions of peers.
     pub(super) stop: CancellationToken,
-    /// Ends the building of a snapshot, which runs on a thread.
+    /// Ends the building, checking and loading of a snapshot, which run on threads.
     stop_threads: Arc<AtomicBool>,
     /// Counts our tasks, the threads at work, and the open log.
     tracker: TaskTracker,
@@ -90,7 +90,7 @@ impl Consensus {
         let (status_sender, status) = watch::channel(status::status(&raft));
         tracker.spawn(status::publish(raft.clone(), Arc::clone(&state), config.clone(), status_sender, stop.clone()));
         tracker.spawn(keep_identity(Arc::clone(&state), Arc::clone(&data), stop.clone()));
-        let snapshots = SnapshotReceiver::new(snapshots, tracker.clone());
+        let snapshots = SnapshotReceiver::new(snapshots, tracker.clone(), Arc::clone(&stop_threads));
         let inner = Inner {
             config,
             data,

@@ -1,5 +1,6 @@
 //! Consensus from its peers: what arrives on a lane, handed to openraft.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub(super) struct SnapshotReceiver {
     /// gave up takes nothing with it.
     transfer: Arc<tokio::sync::Mutex<Option<Transfer>>>,
     tracker: TaskTracker,
+    /// Ends the checking of a snapshot, which runs on a thread.
+    stop: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -148,8 +151,8 @@ impl Consensus {
 }
 
 impl SnapshotReceiver {
-    pub(super) fn new(dir: SnapshotDir, tracker: TaskTracker) -> Self {
-        Self { dir, transfer: Arc::default(), tracker }
+    pub(super) fn new(dir: SnapshotDir, tracker: TaskTracker, stop: Arc<AtomicBool>) -> Self {
+        Self { dir, transfer: Arc::default(), tracker, stop }
     }
 
     async fn step(&self, raft: &Raft, step: SnapshotRequest) -> Result<SnapshotAnswer, RemoteError> {
@@ -217,7 +220,15 @@ impl SnapshotReceiver {
             current.install(|incoming| {
                 let (sender, result) = watch::channel(None);
                 // In a task, so that it goes on when the sender gives up waiting, and asking again finds it done.
-                let work = install(raft.clone(), self.tracker.clone(), incoming, session.vote, meta);
+                let (raft, tracker, stop) = (raft.clone(), self.tracker.clone(), Arc::clone(&self.stop));
+                let work = async move {
+                    let name = snapshot::name(meta.last_log_id);
+                    let snapshot = blocking(&tracker, move || incoming.finish(name, &stop)).await?;
+                    tracing::info!(bytes = len, last_log = ?meta.last_log_id, "a snapshot has arrived");
+                    let snapshot = Snapshot { meta, snapshot };
+                    let response = raft.install_full_snapshot(session.vote, snapshot).await.map_err(internal)?;
+                    Ok(response.vote)
+                };
                 self.tracker.spawn(async move { sender.send_replace(Some(work.await)) });
                 result
             })
@@ -264,21 +275,6 @@ impl Transfer {
             }
         }
     }
-}
-
-/// Checks a snapshot that has arrived and gives it to Raft.
-async fn install(
-    raft: Raft,
-    tracker: TaskTracker,
-    incoming: IncomingSnapshot,
-    vote: Vote,
-    meta: SnapshotMeta,
-) -> Result<Vote, RemoteError> {
-    let (bytes, last_log) = (incoming.len(), meta.last_log_id);
-    let snapshot = blocking(&tracker, move || incoming.finish(snapshot::name(last_log))).await?;
-    tracing::info!(bytes, ?last_log, "a snapshot has arrived");
-    let response = raft.install_full_snapshot(vote, Snapshot { meta, snapshot }).await.map_err(internal)?;
-    Ok(response.vote)
 }
 
 async fn blocking<T: Send + 'static>(

@@ -108,14 +108,14 @@ fn write(dir: &SnapshotDir, header: &Header, keyspace: &Keyspace, stop: &AtomicB
     writer.finish(name(header.last_log)).map_err(io::Error::other)
 }
 
-/// Reads a snapshot back. Blocks.
+/// Reads a snapshot back, unless `stop` is set meanwhile. Blocks.
 ///
 /// # Errors
 ///
-/// The file is cut, damaged or newer than this program.
-pub(super) fn load(file: &SnapshotFile) -> Result<(SnapshotMeta, Keyspace), StorageError> {
+/// The file is cut, damaged or newer than this program, or the node is stopping.
+pub(super) fn load(file: &SnapshotFile, stop: &AtomicBool) -> Result<(SnapshotMeta, Keyspace), StorageError> {
     let mut loaded: Option<(Header, Keyspace)> = None;
-    file.visit_chunks(|chunk| match &mut loaded {
+    file.visit_chunks(stop, |chunk| match &mut loaded {
         None => {
             let header: Header = postcard::from_bytes(chunk).map_err(|error| format!("its header: {error}"))?;
             let keyspace = Keyspace::restore(header.summary);

@@ -69,7 +69,7 @@ impl StateMachine {
         let mut restored = None;
         let mut damage = None;
         for file in dir.list()? {
-            match snapshot::load(&file) {
+            match snapshot::load(&file, &stop) {
                 Ok((meta, keyspace)) => {
                     restored = Some((Snapshot { meta, snapshot: file }, keyspace));
                     break;
@@ -187,10 +187,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
-        let (alive, dir, expected) = (self.tracker.token(), self.dir.clone(), meta.last_log_id);
+        let (alive, dir, stop) = (self.tracker.token(), self.dir.clone(), Arc::clone(&self.stop));
+        let expected = meta.last_log_id;
         let load = move || {
             let _alive = alive;
-            let (loaded, keyspace) = snapshot::load(&snapshot).map_err(io::Error::other)?;
+            let (loaded, keyspace) = snapshot::load(&snapshot, &stop).map_err(io::Error::other)?;
             if loaded.last_log_id != expected {
                 let error = format!("the snapshot is of {:?}, not of {expected:?}", loaded.last_log_id);
                 return Err(io::Error::new(io::ErrorKind::InvalidData, error));

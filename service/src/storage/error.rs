@@ -59,6 +59,12 @@ pub enum StorageError {
         /// What is wrong with it.
         detail: String,
     },
+    /// The node is stopping, and what it was reading is not needed any more.
+    #[error("{} was not read to its end because the node is stopping", path.display())]
+    Stopped {
+        /// The file.
+        path: PathBuf,
+    },
     /// The system refused.
     #[error("cannot {action} {}: {source}; check --data-dir, its owner and the space on its disk", path.display())]
     Io {

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::storage::{StorageError, durable};
@@ -244,12 +244,17 @@ impl SnapshotFile {
         Ok(bytes)
     }
 
-    /// Reads the chunks in order, each checked before `visit` sees it.
+    /// Reads the chunks in order, each checked before `visit` sees it, until `stop` is set.
     ///
     /// # Errors
     ///
-    /// The file is cut, damaged or newer than this program, or `visit` refuses a chunk: its words become the detail.
-    pub fn visit_chunks(&self, mut visit: impl FnMut(&[u8]) -> Result<(), String>) -> Result<(), StorageError> {
+    /// The file is cut, damaged or newer than this program, or `visit` refuses a chunk: its words become the detail. Or
+    /// it was stopped.
+    pub fn visit_chunks(
+        &self,
+        stop: &AtomicBool,
+        mut visit: impl FnMut(&[u8]) -> Result<(), String>,
+    ) -> Result<(), StorageError> {
         let damaged = |detail: &str| StorageError::Damaged { path: self.path.to_path_buf(), detail: detail.to_owned() };
         let mut reader = Positioned { file: &self.file, offset: 0 };
         let mut reader = BufReader::with_capacity(256 * 1024, &mut reader);
@@ -274,6 +279,10 @@ impl SnapshotFile {
         let mut checksums = crc32fast::Hasher::new();
         let mut chunk = Vec::new();
         loop {
+            // ORDERING: Relaxed, the flag is the whole message and a chunk more or less does not matter.
+            if stop.load(Ordering::Relaxed) {
+                return Err(StorageError::Stopped { path: self.path.to_path_buf() });
+            }
             read(&mut word)?;
             let len = u32::from_le_bytes(word) as usize;
             read(&mut word)?;
@@ -360,14 +369,15 @@ impl IncomingSnapshot {
     ///
     /// # Errors
     ///
-    /// What arrived is damaged or newer than this program, or cannot be written; then it does not exist.
-    pub fn finish(self, name: SnapshotName) -> Result<SnapshotFile, StorageError> {
+    /// What arrived is damaged or newer than this program, or cannot be written, or `stop` was set before all of it was
+    /// checked; then it does not exist.
+    pub fn finish(self, name: SnapshotName, stop: &AtomicBool) -> Result<SnapshotFile, StorageError> {
         self.file.sync_all().map_err(StorageError::io("fsync", self.temporary.path()))?;
         let path = self.temporary.path();
         let file = File::open(&path).map_err(StorageError::io("open", &path))?;
         let arrived = Some(Arc::new(Mutex::new(self.temporary)));
         let snapshot = SnapshotFile { name, path: path.into(), file: Arc::new(file), len: self.len, arrived };
-        snapshot.visit_chunks(|_| Ok(()))?;
+        snapshot.visit_chunks(stop, |_| Ok(()))?;
         Ok(snapshot)
     }
 }
@@ -423,7 +433,7 @@ mod tests {
 
     fn chunks(snapshot: &SnapshotFile) -> Result<Vec<Vec<u8>>, StorageError> {
         let mut chunks = Vec::new();
-        snapshot.visit_chunks(|chunk| {
+        snapshot.visit_chunks(&AtomicBool::new(false), |chunk| {
             chunks.push(chunk.to_vec());
             Ok(())
         })?;
@@ -502,6 +512,25 @@ mod tests {
         }
     }
 
+    /// A shutdown would wait for the whole of a large file, and one that was not read must not pass for damaged.
+    #[test]
+    fn reading_ends_when_the_node_stops() {
+        let (_temporary, dir) = dir();
+        let (snapshot, stop) = (write(&dir, 1), AtomicBool::new(false));
+        let mut seen = 0;
+        let error = snapshot.visit_chunks(&stop, |_| {
+            seen += 1;
+            stop.store(true, Ordering::Relaxed);
+            Ok(())
+        });
+        assert!(matches!(error, Err(StorageError::Stopped { .. })), "{error:?}");
+        assert_eq!(seen, 1);
+        let mut incoming = dir.receive().unwrap();
+        incoming.append(&snapshot.read_at(0, usize::MAX).unwrap()).unwrap();
+        let error = incoming.finish(SnapshotName { index: 2, term: 1 }, &stop);
+        assert!(matches!(error, Err(StorageError::Stopped { .. })), "{error:?}");
+    }
+
     #[test]
     fn a_newer_format_is_refused() {
         let (_temporary, dir) = dir();
@@ -534,7 +563,7 @@ mod tests {
             incoming.append(piece).unwrap();
         }
         assert_eq!(incoming.len(), sent.len());
-        let arrived = incoming.finish(SnapshotName { index: 6, term: 1 }).unwrap();
+        let arrived = incoming.finish(SnapshotName { index: 6, term: 1 }, &AtomicBool::new(false)).unwrap();
         assert_eq!(chunks(&arrived).unwrap(), CHUNKS);
         assert_eq!(dir.list().unwrap()[0].name().index, 4, "nobody has accepted the one that arrived");
         let published = dir.publish(&arrived).unwrap();
@@ -543,10 +572,10 @@ mod tests {
         assert_eq!(chunks(&dir.publish(&published).unwrap()).unwrap(), CHUNKS);
         let mut incoming = dir.receive().unwrap();
         incoming.append(&bytes[..bytes.len() - 1]).unwrap();
-        assert!(incoming.finish(SnapshotName { index: 8, term: 1 }).is_err());
+        assert!(incoming.finish(SnapshotName { index: 8, term: 1 }, &AtomicBool::new(false)).is_err());
         let mut incoming = dir.receive().unwrap();
         incoming.append(&bytes).unwrap();
-        drop(incoming.finish(SnapshotName { index: 9, term: 1 }).unwrap());
+        drop(incoming.finish(SnapshotName { index: 9, term: 1 }, &AtomicBool::new(false)).unwrap());
         assert_eq!(dir.list().unwrap()[0].name().index, 6, "what nobody accepts never was");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
