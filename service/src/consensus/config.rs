@@ -20,8 +20,9 @@ pub const DEFAULT_MAX_PAYLOAD_ENTRIES: u64 = 2048;
 pub const DEFAULT_MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
 /// Frames sent to a follower before the first of them is answered.
 pub const DEFAULT_MAX_APPENDS_IN_FLIGHT: usize = 16;
-/// At full write load a snapshot every few seconds; a restart replays at most about twice as many entries.
-pub const DEFAULT_SNAPSHOT_EVERY_ENTRIES: u64 = 100_000;
+/// A restart replays at most about twice as many entries. Every snapshot writes the whole keyspace, so fewer would
+/// write it over and over for little.
+pub const DEFAULT_SNAPSHOT_EVERY_ENTRIES: u64 = 10_000;
 /// A follower that was away for fewer entries than this catches up from the log, without a snapshot.
 pub const DEFAULT_KEEP_ENTRIES: u64 = 20_000;
 /// The size of one piece of a snapshot on the bulk lane.

@@ -241,7 +241,8 @@ impl Consensus {
     /// # Errors
     ///
     /// The node is stopping.
-    pub async fn compact(&self) -> Result<(), WaitError> {
+    #[cfg(test)]
+    pub(super) async fn compact(&self) -> Result<(), WaitError> {
         self.inner.raft.trigger().snapshot().await.map_err(|_| WaitError::Stopping)
     }
 
