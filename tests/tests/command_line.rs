@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use seawall_tests::{Cluster, Output, Process, Request, binary, eventually, free_port, run, snapshot_of};
 
 /// `serve` with ports of its own and these further words.
@@ -321,4 +322,31 @@ async fn conditions_hold_over_http() {
     assert_eq!(got["value"], serde_json::json!({"a": [1, 2]}));
     assert_eq!(got["revision"], set.json()["revision"]);
     assert_eq!(cluster.answer(1, &Request::get("/get/absent")).await.status, 404);
+}
+
+/// The nodes of a demo used to stop by themselves after a few seconds, because waiting for them closed their input.
+#[tokio::test]
+async fn a_demo_runs_until_it_is_told_to_stop() {
+    let logs = tempfile::tempdir().unwrap();
+    let mut demo = Process::new("demo", logs.path(), binary());
+    demo.args = vec!["demo".to_owned()];
+    demo.spawn();
+    let folder = eventually("it says how to talk to its nodes", Duration::from_secs(30), async || {
+        let said = format!("{}{}", demo.stdout(), demo.log());
+        let folder = said.split_whitespace().find(|word| word.contains("seawall-demo-"));
+        match folder {
+            Some(folder) if said.contains("Ctrl-C") => Ok(folder.to_owned()),
+            _ => Err(said),
+        }
+    })
+    .await;
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let said = format!("{}{}", demo.stdout(), demo.log());
+        assert!(!said.contains(" ended ("), "{said}");
+    }
+    demo.signal(Signal::INT);
+    let status = demo.ended_within(Duration::from_secs(15)).await;
+    assert!(status.success(), "{status}");
+    assert!(!Path::new(&folder).exists(), "{folder} is left behind");
 }

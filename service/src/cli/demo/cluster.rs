@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 use crate::cli::{CliError, Founder};
 use crate::client::{Client, ClientError};
@@ -37,8 +37,10 @@ struct Node {
     id: NodeId,
     listen: SocketAddr,
     peer_listen: SocketAddr,
-    /// Its standard input is held open: it ends when this process does, however this process ends.
     child: Option<Child>,
+    /// Held open: the node ends when this process does, however this process ends. Taken out of `child`, because
+    /// waiting for a child closes what it still holds.
+    stdin: Option<ChildStdin>,
 }
 
 impl Cluster {
@@ -53,7 +55,7 @@ impl Cluster {
             SocketAddr::from((Ipv4Addr::LOCALHOST, first.saturating_add(offset)))
         };
         let nodes = (1..=size)
-            .map(|id| Node { id, listen: local(client, id), peer_listen: local(peer, id), child: None })
+            .map(|id| Node { id, listen: local(client, id), peer_listen: local(peer, id), child: None, stdin: None })
             .collect();
         Ok(Self { program, folder, nodes })
     }
@@ -124,8 +126,9 @@ impl Cluster {
         command.stdin(Stdio::piped()).stdout(log).stderr(errors).kill_on_drop(true);
         // A group of its own: Ctrl-C reaches this process only, which then stops the nodes in order.
         command.process_group(0);
-        let child = command.spawn().map_err(CliError::io(format!("cannot start node {id}")))?;
+        let mut child = command.spawn().map_err(CliError::io(format!("cannot start node {id}")))?;
         if let Some(node) = self.nodes.iter_mut().find(|node| node.id == id) {
+            node.stdin = child.stdin.take();
             node.child = Some(child);
         }
         Ok(())
