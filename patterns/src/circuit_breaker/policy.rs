@@ -45,10 +45,11 @@ where
     }
 }
 
-/// The classifier when no other is set: errors are failures, with three exceptions.
+/// The classifier when no other is set: errors are failures, with two exceptions.
 ///
-/// A [`Rejected`] from below never reached the peer and is neutral. An [`Elapsed`] of the ambient or total limit says
-/// that a caller gave up: [`CancelPolicy`](super::CancelPolicy) decides. The attempt's own limit is a failure.
+/// A [`Rejected`] from below never reached the peer and is neutral. An [`Elapsed`] of the ambient limit says that a caller
+/// gave up: [`CancelPolicy`](super::CancelPolicy) decides. The own limit of a timeout below, of an attempt or of a total, is
+/// a failure.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ByError;
 
@@ -58,7 +59,7 @@ impl ByError {
             return Outcome::Neutral;
         }
         match find::<Elapsed>(error) {
-            Some(elapsed) if elapsed.limit != Limit::Attempt => Outcome::Cancelled,
+            Some(elapsed) if elapsed.limit == Limit::Ambient => Outcome::Cancelled,
             _ => Outcome::Failure,
         }
     }
