@@ -202,7 +202,8 @@ impl CircuitBreakerHandle {
 
     /// Readiness: `Ok(None)` while calls flow, a reservation while half-open.
     pub(super) fn reserve(&self) -> Result<Option<Reservation>, Wait> {
-        let (gate, effect) = self.0.breaker.reserve(clock::now(), rng::draw);
+        // Read anew: a shared reading stands still, and a gate whose timer has fired would ask the same again and again.
+        let (gate, effect) = self.0.breaker.reserve(clock::read(), rng::draw);
         self.publish(effect);
         match gate {
             Gate::Pass => Ok(None),
@@ -299,7 +300,7 @@ pub(super) struct Reservation {
 
 impl Reservation {
     pub(super) fn holds(&self) -> bool {
-        self.permit.as_ref().is_some_and(|permit| self.breaker.0.breaker.holds(permit, clock::now()))
+        self.permit.as_ref().is_some_and(|permit| self.breaker.0.breaker.holds(permit, clock::read()))
     }
 
     /// The call for which the probe was reserved; `None` if it has expired.

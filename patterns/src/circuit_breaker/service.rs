@@ -23,8 +23,9 @@ pub struct CircuitBreaker<S, P = ByError, N = NoExemption> {
     handle: CircuitBreakerHandle,
     policy: P,
     exempt: N,
-    /// The inner service has said that it is ready and may hold a reservation of its own.
-    inner_ready: bool,
+    /// The inner service was asked whether it is ready. It may hold a reservation of its own, or a place in a queue that
+    /// becomes one while nobody polls it.
+    inner_asked: bool,
     /// The probe under which this service is ready; only with [`OnOpen::NotReady`] and half-open.
     reservation: Option<Reservation>,
     /// What wakes a service that is not ready; kept from one poll to the next.
@@ -39,7 +40,7 @@ struct Waiting {
 
 impl<S, P, N> CircuitBreaker<S, P, N> {
     pub(super) fn new(inner: S, handle: CircuitBreakerHandle, policy: P, exempt: N) -> Self {
-        Self { inner, handle, policy, exempt, inner_ready: false, reservation: None, waiting: None }
+        Self { inner, handle, policy, exempt, inner_asked: false, reservation: None, waiting: None }
     }
 
     /// The breaker itself.
@@ -96,7 +97,7 @@ impl<S: Clone, P, N> CircuitBreaker<S, P, N> {
     /// Gives back whatever the inner service has reserved for the call that does not come.
     fn release_inner(&mut self) {
         self.inner = self.inner.clone();
-        self.inner_ready = false;
+        self.inner_asked = false;
     }
 }
 
@@ -113,13 +114,13 @@ where
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         if self.handle.on_open() == OnOpen::NotReady && self.poll_gate(cx).is_pending() {
-            if self.inner_ready {
+            if self.inner_asked {
                 self.release_inner();
             }
             return Poll::Pending;
         }
+        self.inner_asked = true;
         let ready = ready!(self.inner.poll_ready(cx)).map_err(Into::into);
-        self.inner_ready = ready.is_ok();
         if ready.is_err() {
             // This service will not be called any more; the probe goes to one that will.
             self.reservation = None;
@@ -138,7 +139,7 @@ where
         };
         match admission {
             Ok(mut admission) => {
-                self.inner_ready = false;
+                self.inner_asked = false;
                 let future = admission.within(|| self.inner.call(request));
                 ResponseFuture::running(future, admission, self.policy.clone())
             }

@@ -294,6 +294,34 @@ async fn not_ready_while_open_holds_nothing_of_the_inner_service() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn not_ready_while_open_leaves_the_queue_of_the_inner_service() {
+    // Only a service that had said "ready" was let go. One that was still queued got its permit while the gate was closed,
+    // and held it, idle, for the whole open time.
+    let layer = CircuitBreakerLayer::new(config().on_open(OnOpen::NotReady)).unwrap();
+    let limit = tower::limit::GlobalConcurrencyLimitLayer::new(1);
+    let mut elsewhere = limit.layer(echo());
+    let mut service = layer.layer(limit.layer(echo()));
+    elsewhere.ready().await.unwrap();
+    assert!(poll_once(|cx| service.poll_ready(cx)).await.is_pending());
+    layer.handle().force_open();
+    assert!(poll_once(|cx| service.poll_ready(cx)).await.is_pending());
+    assert!(elsewhere.call(Ok("")).await.is_ok());
+    assert!(poll_once(|cx| elsewhere.poll_ready(cx)).await.is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_asked_for_within_a_call_sees_the_open_time_end() {
+    // With the reading of the surrounding call, the fired timer was set again to the same instant, over and over, until the
+    // task had used up its turn, and the service stayed not ready.
+    let (_, mut service) = not_ready(Limited::new(9));
+    trip(&mut service).await;
+    assert_pending(&poll_ready(&mut service).await);
+    let _call = crate::clock::enter();
+    advance(10 * SECOND).await;
+    assert!(poll_ready(&mut service).await.is_ready());
+}
+
+#[tokio::test(start_paused = true)]
 async fn not_ready_reserves_one_probe_and_passes_it_on() {
     let (breaker, mut first) = not_ready(Limited::new(9));
     let mut second = first.clone();
