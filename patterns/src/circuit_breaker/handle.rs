@@ -171,7 +171,11 @@ impl CircuitBreakerHandle {
 
     /// Resolves the metric handles again: for a recorder that was installed after the breaker was made.
     pub fn rebind_metrics(&self) {
-        self.0.metrics.rebind(telemetry::BreakerMetrics::new(&self.0.name, self.state()));
+        // Under the lock of `announce`: a change of state meanwhile would be shown by the old handles only.
+        self.0.last.send_if_modified(|_| {
+            self.0.metrics.rebind(telemetry::BreakerMetrics::new(&self.0.name, self.state()));
+            false
+        });
     }
 
     pub(super) fn on_open(&self) -> OnOpen {
