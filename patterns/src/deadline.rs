@@ -101,6 +101,12 @@ impl Deadline {
     }
 }
 
+/// Runs `f` without a deadline: readiness belongs to the service, whichever call happens to ask for it.
+pub(crate) fn suspended<R>(f: impl FnOnce() -> R) -> R {
+    let _restore = Restore(CURRENT.take());
+    f()
+}
+
 /// Puts the former deadline back, also when the scope unwinds.
 struct Restore(Option<Deadline>);
 

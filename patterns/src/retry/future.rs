@@ -14,6 +14,7 @@ use super::backoff::Stop;
 use super::handle::{Call, Next, Shared};
 use super::policy::RetryPolicy;
 use crate::clock;
+use crate::deadline;
 use crate::error::BoxError;
 use crate::sync::Arc;
 
@@ -132,7 +133,7 @@ where
                 }
                 StateProj::Readying { mut timer, stop, last } => {
                     let Some((service, request)) = this.spare.as_mut() else { return Poll::Pending };
-                    let stop = match call.step(|| service.poll_ready(cx)) {
+                    let stop = match call.step(|| deadline::suspended(|| service.poll_ready(cx))) {
                         Poll::Ready(Ok(())) => match call.in_time().map(|()| call.policy().clone_request(request)) {
                             Ok(Some(copy)) => {
                                 let _now = clock::enter();

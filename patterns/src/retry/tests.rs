@@ -40,6 +40,7 @@ struct State {
     ready: Option<usize>,
     held: usize,
     polls_ready: usize,
+    ready_under: Vec<Option<Deadline>>,
     clones: usize,
     called_at: Vec<Instant>,
 }
@@ -104,6 +105,7 @@ impl Service<&'static str> for Probe {
     type Future = Pin<Box<dyn Future<Output = Result<&'static str, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.script.see(|state| state.ready_under.push(Deadline::current()));
         let reserved = std::mem::replace(&mut self.reserved, true);
         let ready = self.script.see(|state| {
             state.polls_ready += 1;
@@ -335,6 +337,15 @@ async fn readiness_is_waited_for_no_longer_than_the_deadline() {
     let call = layer.layer(script.probe()).oneshot("get");
     let error = Deadline::after(2 * DELAY).scope(call).await.unwrap_err();
     assert_eq!((gave_up(&error), start.elapsed()), ((Stop::Deadline, 1), 2 * DELAY));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_call_does_not_cover_the_readiness_for_its_retry() {
+    // A retry is readied while its future is polled, and so was readied under the deadline of the layer outside.
+    let total = TimeoutLayer::new(TimeoutConfig::total("peer", 9 * DELAY)).unwrap();
+    let script = Script::of(&[Answer::Bad]);
+    total.layer(layer(config()).layer(script.probe())).oneshot("get").await.unwrap();
+    assert_eq!(script.see(|state| state.ready_under.clone()), [None, None]);
 }
 
 #[tokio::test(start_paused = true)]
