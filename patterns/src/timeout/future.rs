@@ -62,10 +62,13 @@ where
         let mut state = self.project().state;
         let output = match state.as_mut().project() {
             StateProj::Running { future, mut timer, running } => match running.step(|| future.poll(cx)) {
-                Poll::Ready(result) => {
-                    running.answered(result.is_ok());
-                    result.map_err(Into::into)
-                }
+                Poll::Ready(result) => match result.map_err(Into::into) {
+                    Err(error) if running.cut_below(&error) => Err(running.elapsed().into()),
+                    result => {
+                        running.answered(result.is_ok());
+                        result
+                    }
+                },
                 Poll::Pending => {
                     let Some(deadline) = running.deadline() else { return Poll::Pending };
                     if timer.is_none() {

@@ -10,7 +10,7 @@ use super::layer::TimeoutLayer;
 use crate::clock;
 use crate::counts::{Counts, Ended};
 use crate::deadline::Deadline;
-use crate::error::{BoxError, Elapsed, InvalidConfig, Limit, Reason, Rejected};
+use crate::error::{BoxError, Elapsed, InvalidConfig, Limit, Reason, Rejected, find};
 use crate::mode::Mode;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::telemetry::{Bound, Calls};
@@ -262,7 +262,15 @@ impl Running {
         self.end(if ok { Ended::Ok } else { Ended::Failed });
     }
 
-    /// The timer has fired.
+    /// Whether `error` comes from a timeout below that kept our deadline, which is ambient there, and was polled before us:
+    /// the call ran into our limit all the same.
+    #[cold]
+    pub(super) fn cut_below(&self, error: &BoxError) -> bool {
+        self.deadline().is_some_and(Deadline::has_passed)
+            && find::<Elapsed>(&**error).is_some_and(|elapsed| elapsed.limit == Limit::Ambient)
+    }
+
+    /// The timer has fired, here or below.
     pub(super) fn elapsed(&mut self) -> Elapsed {
         let (limit, after) = match self.limits {
             Some(limits) => (limits.limit, clock::instant().saturating_duration_since(limits.started)),

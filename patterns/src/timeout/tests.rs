@@ -21,7 +21,9 @@ fn layer() -> TimeoutLayer {
 }
 
 /// Answers after as long as the request says, with what was left of the deadline when it was called.
-fn sleeper(layer: &TimeoutLayer) -> impl Service<Duration, Response = Option<Duration>, Error = BoxError> + Clone {
+fn sleeper(
+    layer: &TimeoutLayer,
+) -> impl Service<Duration, Response = Option<Duration>, Error = BoxError> + Clone + use<> {
     layer.layer(service_fn(|wait: Duration| {
         let left = Deadline::remaining();
         async move {
@@ -70,8 +72,15 @@ async fn the_tighter_of_limit_and_deadline_is_kept_and_named() {
 async fn a_total_limit_around_an_attempt_limit_says_total() {
     let total = TimeoutLayer::new(TimeoutConfig::total("peer", LIMIT / 2)).unwrap();
     let error = elapsed(total.layer(sleeper(&layer())).oneshot(LIMIT * 9)).await;
-    // The inner layer sees the outer limit as its ambient deadline and is polled first.
-    assert_eq!((error.limit, error.after), (Limit::Ambient, LIMIT / 2));
+    // The inner layer sees the outer limit as its ambient deadline and is polled first. Its word was passed on, so that our
+    // own limit was called the caller's and counted by nobody.
+    assert_eq!((error.limit, error.after), (Limit::Total, LIMIT / 2));
+    let stats = total.handle().stats();
+    assert_eq!((stats.elapsed, stats.elapsed_ambient, stats.failed), (1, 0, 1));
+    let call = total.layer(sleeper(&layer())).oneshot(LIMIT * 9);
+    assert_eq!(Deadline::after(LIMIT / 4).scope(elapsed(call)).await.limit, Limit::Ambient);
+    let stats = total.handle().stats();
+    assert_eq!((stats.elapsed, stats.elapsed_ambient, stats.neutral), (1, 1, 1));
     let hangs = total.layer(service_fn(|()| pending::<Result<(), BoxError>>()));
     assert_eq!(elapsed(hangs.oneshot(())).await.limit, Limit::Total);
 }
