@@ -25,7 +25,7 @@ pub(super) enum AppendAnswer {
 /// One step of sending a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum SnapshotRequest {
-    /// Begins a transfer, and ends any other that was under way.
+    /// Begins a transfer, and ends an earlier one that was under way.
     Begin {
         /// The transfer.
         session: SnapshotSession,
