@@ -25,6 +25,8 @@ pub const DEFAULT_MAX_APPENDS_IN_FLIGHT: usize = 16;
 pub const DEFAULT_SNAPSHOT_EVERY_ENTRIES: u64 = 10_000;
 /// A follower that was away for fewer entries than this catches up from the log, without a snapshot.
 pub const DEFAULT_KEEP_ENTRIES: u64 = 20_000;
+/// A follower so close to the leader's log, in entries, counts as caught up: what is missing is under way.
+pub const CAUGHT_UP_ENTRIES: u64 = 1024;
 /// The size of one piece of a snapshot on the bulk lane.
 pub const DEFAULT_SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;
 /// Long enough for a snapshot of 1 GiB to cross a slow network.
