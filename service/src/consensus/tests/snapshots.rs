@@ -121,7 +121,8 @@ async fn a_message_given_up_loses_nothing_that_had_arrived() {
     let len = sent.bytes.len();
     assert_eq!(step(&node, begin(&current)).await, SnapshotAnswer::Received(0));
     assert_eq!(step(&node, sent.chunk(&current, 0, 10)).await, SnapshotAnswer::Received(10));
-    assert!(handle(&node, &sent.chunk(&current, 10, 20)).now_or_never().is_none());
+    // Polled once; the thread that writes may or may not be faster than that.
+    drop(handle(&node, &sent.chunk(&current, 10, 20)).now_or_never());
     assert_eq!(step(&node, sent.chunk(&current, 20, len)).await, SnapshotAnswer::Received(len as u64));
     // The end as well: what it began goes on, and asking again, even twice, tells how it ended.
     assert!(handle(&node, &sent.end(&current)).now_or_never().is_none());
