@@ -14,9 +14,6 @@ use crate::peer::NodeId;
 
 /// Ids given out later are log positions; founders choose theirs far enough below the end of the range.
 const MAX_FOUNDER_ID: NodeId = 1 << 48;
-/// A follower so close to the leader's log counts as caught up: what is missing is under way.
-const CAUGHT_UP_ENTRIES: u64 = 1024;
-
 impl Consensus {
     /// Forms a new group of these members, once, and gives the cluster its identity.
     ///
@@ -128,7 +125,7 @@ impl Consensus {
     pub async fn wait_caught_up(&self, id: NodeId, deadline: Instant) -> Result<(), WaitError> {
         self.wait_status(deadline, |status| {
             let matched = status.followers.get(&id).and_then(|follower| follower.matched);
-            matched.is_some_and(|matched| matched + CAUGHT_UP_ENTRIES >= status.last_log.unwrap_or_default())
+            matched.is_some_and(|matched| matched + super::CAUGHT_UP_ENTRIES >= status.last_log.unwrap_or_default())
         })
         .await
     }

@@ -6,14 +6,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::consensus::{Consensus, Member, MembershipError, ProposeError};
+use crate::consensus::{CAUGHT_UP_ENTRIES, Consensus, Member, MembershipError, ProposeError};
 use crate::peer::NodeId;
 
 /// With five voters two may fail; more would make every write slower and hardly any cluster safer.
 pub const MAX_VOTERS: usize = 5;
-
-/// A learner this close to the leader's log, in entries, has caught up.
-const CAUGHT_UP_WITHIN: u64 = 100;
 
 /// A node asks to become a member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,7 +103,8 @@ pub(crate) async fn admit(consensus: &Consensus, request: &JoinRequest) -> Resul
     }
     let status = consensus.status();
     let matched = status.followers.get(&id).and_then(|follower| follower.matched);
-    if status.last_log.unwrap_or(0).saturating_sub(matched.unwrap_or(0)) > CAUGHT_UP_WITHIN {
+    let caught_up = matched.is_some_and(|matched| matched + CAUGHT_UP_ENTRIES >= status.last_log.unwrap_or_default());
+    if !caught_up {
         return Ok(answer(id, Standing::CatchingUp));
     }
     consensus.promote(id).await?;
