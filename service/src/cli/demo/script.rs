@@ -213,8 +213,9 @@ impl Tour<'_> {
             count => Err(format!("{count} writes")),
         })
         .await?;
-        let killed = Instant::now();
         self.cluster.kill(leader).await.map_err(|error| error.to_string())?;
+        // The process is gone: no write that is sent from now on can be its work.
+        let killed = Instant::now();
         let elected =
             eventually("a new leader", steps::PATIENCE, async || steps::leader(self.cluster, Some(leader)).await);
         let (new_leader, after) = elected.await?;

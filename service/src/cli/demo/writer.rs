@@ -36,7 +36,10 @@ pub(super) struct Log {
 pub(super) struct Write {
     pub(super) key: String,
     pub(super) value: String,
-    pub(super) at: Instant,
+    /// When it was sent.
+    sent: Instant,
+    /// When its acknowledgement came.
+    acked: Instant,
 }
 
 impl Writer {
@@ -53,10 +56,9 @@ impl Writer {
         lock(&self.log).clone()
     }
 
-    /// The first write that was acknowledged after `instant`, counted from it.
+    /// How long after `instant` the first write that was sent after it was acknowledged.
     pub(super) fn first_ack_after(&self, instant: Instant) -> Option<Duration> {
-        let log = lock(&self.log);
-        log.acked.iter().find(|write| write.at > instant).map(|write| write.at - instant)
+        first_ack_after(&lock(&self.log).acked, instant)
     }
 
     /// Stops after the write that is under way.
@@ -74,9 +76,10 @@ async fn write(client: Client, log: Arc<Mutex<Log>>, stop: CancellationToken) {
             return;
         }
         let (key, value) = (format!("tour/{number:06}"), format!("written as number {number}"));
+        let sent = Instant::now();
         let outcome = client.put(&key, value.clone()).await;
         match outcome {
-            Ok(_) => lock(&log).acked.push(Write { key, value, at: Instant::now() }),
+            Ok(_) => lock(&log).acked.push(Write { key, value, sent, acked: Instant::now() }),
             Err(ClientError::Unknown { .. }) => lock(&log).unknown += 1,
             Err(_) => lock(&log).not_applied += 1,
         }
@@ -84,7 +87,31 @@ async fn write(client: Client, log: Arc<Mutex<Log>>, stop: CancellationToken) {
     }
 }
 
+/// An acknowledgement that was on its way already says nothing about what came after.
+fn first_ack_after(acked: &[Write], instant: Instant) -> Option<Duration> {
+    acked.iter().find(|write| write.sent > instant).map(|write| write.acked - instant)
+}
+
 /// Every change of the log is one push or one addition: a poisoned one is whole.
 fn lock(log: &Mutex<Log>) -> std::sync::MutexGuard<'_, Log> {
     log.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_acknowledgement_on_its_way_is_not_the_next_write() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let write = |sent, acked| Write { key: String::new(), value: String::new(), sent: at(sent), acked: at(acked) };
+        let acked = [write(0, 4), write(8, 11), write(15, 900)];
+        assert_eq!(
+            first_ack_after(&acked, at(10)),
+            Some(Duration::from_millis(890)),
+            "not the 1 ms of the second write"
+        );
+        assert_eq!(first_ack_after(&acked, at(20)), None);
+    }
 }
