@@ -1,6 +1,6 @@
 //! Results on standard output, as text for people or as one JSON object a line for programs.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 use clap::ValueEnum;
 use serde_json::{Value as Json, json};
@@ -37,7 +37,11 @@ impl Output {
         };
         line.push(b'\n');
         // One write: a line is never torn by another process on the same terminal.
-        self.to.write_all(&line).and_then(|()| self.to.flush()).map_err(CliError::io("cannot write to standard output"))
+        match self.to.write_all(&line).and_then(|()| self.to.flush()) {
+            // Whoever reads has seen enough, as `head` does; what was asked for is done all the same.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            result => result.map_err(CliError::io("cannot write to standard output")),
+        }
     }
 }
 
@@ -88,6 +92,22 @@ mod tests {
             assert_eq!(base64(bytes.as_bytes()), text);
         }
         assert_eq!(base64(&[0xfb, 0xff, 0xbf]), "+/+/");
+    }
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_no_failure_but_a_full_disk_is() {
+        struct Broken(ErrorKind);
+        impl Write for Broken {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let write = |kind| Output { format: Format::Text, to: Box::new(Broken(kind)) }.result("x", || json!({}));
+        assert!(write(ErrorKind::BrokenPipe).is_ok());
+        assert!(matches!(write(ErrorKind::StorageFull), Err(CliError::Io { .. })));
     }
 
     #[test]
