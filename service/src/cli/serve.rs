@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::{CliError, Exit};
 use crate::clock::Clock;
 use crate::config::{Formation, NodeConfig};
-use crate::consensus::{self, ConsensusConfig, DEFAULT_KEEP_ENTRIES};
+use crate::consensus::{self, ConsensusConfig, DEFAULT_KEEP_ENTRIES, DEFAULT_SNAPSHOT_EVERY_ENTRIES};
 use crate::node::Node;
 use crate::peer::NodeId;
 use crate::telemetry::logs::{self, LogFormat};
@@ -78,7 +78,7 @@ pub struct ServeArgs {
     pub election_timeout_max: Duration,
 
     /// Log entries between two snapshots: a restart replays about this many
-    #[arg(long, env = "SEAWALL_SNAPSHOT_EVERY", value_name = "ENTRIES", default_value_t = 10_000,
+    #[arg(long, env = "SEAWALL_SNAPSHOT_EVERY", value_name = "ENTRIES", default_value_t = DEFAULT_SNAPSHOT_EVERY_ENTRIES,
           value_parser = clap::value_parser!(u64).range(1..))]
     pub snapshot_every: u64,
 
