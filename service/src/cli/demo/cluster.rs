@@ -49,7 +49,7 @@ impl Cluster {
         let program = std::env::current_exe().map_err(CliError::io("cannot find this program's own file"))?;
         let folder = tempfile::Builder::new().prefix("seawall-demo-").tempdir();
         let folder = folder.map_err(CliError::io("cannot make a temporary folder"))?;
-        let (client, peer) = free_ports(size)?;
+        let (client, peer) = free_ports(size, are_free)?;
         let local = |first: u16, id: NodeId| {
             let offset = u16::try_from(id - 1).unwrap_or(u16::MAX);
             SocketAddr::from((Ipv4Addr::LOCALHOST, first.saturating_add(offset)))
@@ -209,8 +209,8 @@ impl Cluster {
     }
 }
 
-/// Two runs of `size` free ports on loopback, by their first.
-fn free_ports(size: u64) -> Result<(u16, u16), CliError> {
+/// Two runs of `size` free ports, by their first. `are_free` tells whether so many ports from a first one are free.
+fn free_ports(size: u64, are_free: impl Fn(u16, u16) -> bool) -> Result<(u16, u16), CliError> {
     let size = u16::try_from(size).unwrap_or(u16::MAX);
     let (client, peer) = USUAL_PORTS;
     if are_free(client, size) && are_free(peer, size) {
@@ -270,9 +270,23 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_free_and_a_taken_one_is_passed_over() {
-        let (client, peer) = free_ports(3).unwrap();
-        assert!(are_free(client, 3) && are_free(peer, 3));
+    fn the_usual_ports_are_taken_where_they_are_free() {
+        assert_eq!(free_ports(3, |_, _| true).unwrap(), USUAL_PORTS);
+    }
+
+    #[test]
+    fn taken_ports_are_passed_over() {
+        let usual = |first| [USUAL_PORTS.0, USUAL_PORTS.1].contains(&first);
+        let (first_choice, _) = free_ports(3, |first, _| !usual(first)).unwrap();
+        assert!(OTHER_PORTS.contains(&first_choice));
+        let (client, peer) = free_ports(3, |first, _| !usual(first) && first != first_choice).unwrap();
+        assert!(OTHER_PORTS.contains(&client) && client != first_choice);
+        assert_eq!(peer, client + 3, "the second run follows the first");
+        assert!(matches!(free_ports(3, |_, _| false), Err(CliError::Input(_))));
+    }
+
+    #[test]
+    fn a_port_that_is_held_is_not_free() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         assert!(!are_free(taken.local_addr().unwrap().port(), 1));
         assert!(!are_free(u16::MAX, 2), "there is no port after the last");
