@@ -1,65 +1,73 @@
 //! What became of the calls of a layer: the counters of those patterns whose core keeps none of its own.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::striped::Striped;
+use crate::sync::{Bug, bug};
 
 /// Started and ended calls. Every started call ends exactly once, so `admitted = ok + failed + neutral + in flight`.
 ///
 /// There is no counter of calls in flight, which would be a fifth word to keep in step: it is the difference. A reader
-/// takes the ends first and the starts last. An end it sees has its start before it, so the difference is never negative;
-/// a call that starts between the two reads counts as in flight, which it is.
+/// takes the ends first and the starts last. A call may end on another thread than it started on, and be counted there on
+/// another stripe; but who sees the end sees all that happened before it, the start among that. So the difference is never
+/// negative. A call that starts between the two readings counts as in flight, which it is.
 #[derive(Debug, Default)]
-pub(crate) struct Counts {
-    admitted: AtomicU64,
-    ok: AtomicU64,
-    failed: AtomicU64,
-    neutral: AtomicU64,
+pub struct Counts {
+    counters: Striped<4>,
 }
 
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub enum Ended {
+    /// It succeeded.
     Ok,
+    /// It failed.
     Failed,
+    /// It says nothing about the service: it was dropped, say.
     Neutral,
 }
 
 /// One consistent reading of [`Counts`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Tally {
-    pub(crate) admitted: u64,
-    pub(crate) ok: u64,
-    pub(crate) failed: u64,
-    pub(crate) neutral: u64,
-    pub(crate) in_flight: u64,
+pub struct Tally {
+    /// Calls that started.
+    pub admitted: u64,
+    /// Calls that succeeded.
+    pub ok: u64,
+    /// Calls that failed.
+    pub failed: u64,
+    /// Calls that ended as neither.
+    pub neutral: u64,
+    /// Calls that have not ended.
+    pub in_flight: u64,
 }
 
+const ADMITTED: usize = 0;
+const OK: usize = 1;
+const FAILED: usize = 2;
+const NEUTRAL: usize = 3;
+
 impl Counts {
+    /// A call starts.
     #[inline]
-    pub(crate) fn start(&self) {
-        // ORDERING: Relaxed, published by the Release of the same call's end.
-        self.admitted.fetch_add(1, Ordering::Relaxed);
+    pub fn start(&self) {
+        self.counters.add::<ADMITTED>();
     }
 
+    /// A call that has started ends.
     #[inline]
-    pub(crate) fn end(&self, ended: Ended) {
-        let counter = match ended {
-            Ended::Ok => &self.ok,
-            Ended::Failed => &self.failed,
-            Ended::Neutral => &self.neutral,
-        };
-        // ORDERING: Release, pairs with the Acquire in `read`: who sees this end also sees the start before it.
-        counter.fetch_add(1, Ordering::Release);
+    pub fn end(&self, ended: Ended) {
+        match ended {
+            Ended::Ok => self.counters.add::<OK>(),
+            Ended::Failed => self.counters.add::<FAILED>(),
+            Ended::Neutral => self.counters.add::<NEUTRAL>(),
+        }
     }
 
-    pub(crate) fn read(&self) -> Tally {
-        // ORDERING: Acquire, pairs with the Release in `end`; each keeps the load of `admitted` below it.
-        let ok = self.ok.load(Ordering::Acquire);
-        // ORDERING: as above.
-        let failed = self.failed.load(Ordering::Acquire);
-        // ORDERING: as above.
-        let neutral = self.neutral.load(Ordering::Acquire);
-        // ORDERING: Relaxed, the Acquires above have made the starts visible that belong to the ends they saw.
-        let admitted = self.admitted.load(Ordering::Relaxed);
+    /// What became of the calls so far.
+    pub fn read(&self) -> Tally {
+        let starts_first = bug(Bug::CountsStartsFirst).then(|| self.counters.sum::<ADMITTED>());
+        let (ok, failed, neutral) =
+            (self.counters.sum::<OK>(), self.counters.sum::<FAILED>(), self.counters.sum::<NEUTRAL>());
+        let admitted = starts_first.unwrap_or_else(|| self.counters.sum::<ADMITTED>());
         Tally { admitted, ok, failed, neutral, in_flight: admitted - ok - failed - neutral }
     }
 }

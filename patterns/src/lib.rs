@@ -28,6 +28,7 @@ mod error;
 mod mode;
 pub mod retry;
 pub mod rng;
+mod striped;
 mod sync;
 mod telemetry;
 pub mod timeout;

@@ -1,6 +1,7 @@
 //! The locks and atomics of the cores: `std`'s here, loom's in `tests/loom`, which mounts the same core files beside a
 //! `crate::sync` of its own. A core names no other primitive, so a model sees all of its synchronisation.
 
+use std::cell::Cell;
 #[allow(unused_imports, reason = "one list for all cores, the same as in `tests/loom`")]
 pub use std::sync::{
     Arc, MutexGuard,
@@ -25,6 +26,62 @@ impl<T> Mutex<T> {
     }
 }
 
+/// How many threads at a time have a stripe to themselves: as many as a usual machine has workers. A counter takes a cache line
+/// for each, 1 KiB in all.
+pub const OWN_STRIPES: usize = 15;
+
+/// Which stripe of a [`Striped`](crate::striped::Striped) this thread writes to. A number below [`OWN_STRIPES`] belongs to this
+/// thread alone until it ends; any other stands for the stripe that the remaining threads share.
+#[inline]
+pub fn stripe() -> usize {
+    let stripe = STRIPE.get();
+    if stripe == UNCLAIMED { claim() } else { stripe }
+}
+
+const UNCLAIMED: usize = usize::MAX;
+
+thread_local! {
+    static STRIPE: Cell<usize> = const { Cell::new(UNCLAIMED) };
+    /// Apart from the number, which then needs no destructor and is as cheap to read as a static.
+    static CLAIM: Claim = const { Claim };
+}
+
+/// One bit for each stripe that a living thread has to itself.
+static CLAIMED: AtomicU64 = AtomicU64::new(0);
+
+/// Takes the lowest stripe that is free, if one is, for as long as this thread lives.
+#[cold]
+fn claim() -> usize {
+    let lowest_free = |claimed: u64| {
+        let stripe = claimed.trailing_ones() as usize;
+        (stripe < OWN_STRIPES).then_some(claimed | 1 << stripe)
+    };
+    // A thread that is being torn down would have nobody to give its stripe back.
+    let claimed = match CLAIM.try_with(|_| ()) {
+        // ORDERING: Acquire, pairs with the Release of the thread that had the stripe before: its last additions are seen, and
+        // this thread counts on from them. Relaxed where nothing is taken.
+        Ok(()) => CLAIMED.fetch_update(Ordering::Acquire, Ordering::Relaxed, lowest_free).ok(),
+        Err(_) => None,
+    };
+    let stripe = claimed.map_or(OWN_STRIPES, |before| before.trailing_ones() as usize);
+    STRIPE.set(stripe);
+    stripe
+}
+
+/// Gives the stripe of its thread back when the thread ends.
+struct Claim;
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // Destructors that still run in this thread write to the shared stripe.
+        let stripe = STRIPE.replace(OWN_STRIPES);
+        if stripe < OWN_STRIPES {
+            // ORDERING: Release, pairs with the Acquire of the next owner in `claim`.
+            CLAIMED.fetch_and(!(1 << stripe), Ordering::Release);
+        }
+    }
+}
+
 /// A defect that `tests/loom` plants in a core to prove that the model would see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
@@ -34,6 +91,10 @@ pub enum Bug {
     ProbeNotReturned,
     /// The retry budget lets go of its lock between the check and the booking.
     BudgetCheckThenAct,
+    /// The counts of calls take the starts before the ends.
+    CountsStartsFirst,
+    /// Threads that share a stripe add to it as if each had it to itself.
+    SharedStripeAsOwn,
 }
 
 /// Never, in the product: the branch folds away.

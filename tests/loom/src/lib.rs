@@ -8,11 +8,15 @@
 #![allow(unexpected_cfgs)]
 
 pub mod circuit_breaker;
+#[path = "../../../patterns/src/counts.rs"]
+pub mod counts;
 #[path = "../../../patterns/src/error.rs"]
 pub mod error;
 #[path = "../../../patterns/src/mode.rs"]
 pub mod mode;
 pub mod retry;
+#[path = "../../../patterns/src/striped.rs"]
+pub mod striped;
 pub mod sync;
 
 mod model;

@@ -4,6 +4,7 @@ pub use loom::sync::{
     Arc, MutexGuard,
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
+use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::PoisonError;
 
@@ -23,6 +24,23 @@ impl<T> Mutex<T> {
     }
 }
 
+/// Fewer than the product's: each is an atomic more for every reading.
+pub const OWN_STRIPES: usize = 2;
+
+loom::thread_local! {
+    static STRIPE: Cell<usize> = Cell::new(OWN_STRIPES);
+}
+
+/// The stripe of this thread: the shared one, unless it [has claimed](claim_stripe) another.
+pub fn stripe() -> usize {
+    STRIPE.with(Cell::get)
+}
+
+/// Gives this thread a stripe of its own. The model sees to it that no two threads have the same at a time.
+pub fn claim_stripe(stripe: usize) {
+    STRIPE.with(|own| own.set(stripe));
+}
+
 /// The defects that can be planted: the same list as the product's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
@@ -32,6 +50,10 @@ pub enum Bug {
     ProbeNotReturned,
     /// The retry budget lets go of its lock between the check and the booking.
     BudgetCheckThenAct,
+    /// The counts of calls take the starts before the ends.
+    CountsStartsFirst,
+    /// Threads that share a stripe add to it as if each had it to itself.
+    SharedStripeAsOwn,
 }
 
 /// The environment variable that plants a defect in this process.
