@@ -20,6 +20,7 @@
 //! A layer that may refuse has the error type [`BoxError`]. A refusal is [`Rejected`]: the inner service was never called.
 //! A timer that fired later is [`Elapsed`]: the outcome is unknown. Both are found in any chain of sources by [`find`].
 
+pub mod adapters;
 pub mod circuit_breaker;
 mod clock;
 mod counts;

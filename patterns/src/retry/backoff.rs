@@ -218,6 +218,8 @@ pub enum Stop {
     NotReady,
     /// The policy took the failure for one that another attempt would not change, or must not follow.
     Policy,
+    /// The [delays](crate::RetryLayer::delays) that took the place of the backoff came to their end.
+    Exhausted,
 }
 
 impl Stop {
@@ -230,6 +232,7 @@ impl Stop {
             Self::Budget => "budget",
             Self::NotReady => "not_ready",
             Self::Policy => "policy",
+            Self::Exhausted => "exhausted",
         }
     }
 }
@@ -277,10 +280,21 @@ impl Progress {
         hint: Option<Duration>,
         draw: f64,
     ) -> Result<Duration, Stop> {
+        let (retry, previous) = (self.attempts - 1, self.previous);
+        self.next_of(&mut std::iter::once_with(|| backoff.delay(retry, previous, draw)), bounds, hint)
+    }
+
+    /// As [`next`](Self::next), with the next of `delays` for the backoff's.
+    pub(crate) fn next_of(
+        &mut self,
+        delays: &mut dyn Iterator<Item = Duration>,
+        bounds: Bounds,
+        hint: Option<Duration>,
+    ) -> Result<Duration, Stop> {
         if self.attempts >= bounds.max_attempts {
             return Err(Stop::Attempts);
         }
-        let delay = backoff.delay(self.attempts - 1, self.previous, draw);
+        let delay = delays.next().ok_or(Stop::Exhausted)?;
         let left = bounds.deadline_left.map_or(bounds.elapsed_left, |left| left.min(bounds.elapsed_left));
         let hint = hint.unwrap_or_default();
         let wait = match hint.saturating_add(delay) {
@@ -450,6 +464,22 @@ mod tests {
         assert_eq!(next(ms(550), ms(500)), Ok(ms(500)), "the delay is dropped where only the hint fits");
         assert_eq!(next(ms(500), ms(500)), Err(Stop::Elapsed));
         assert_eq!(next(SECOND, Duration::MAX), Err(Stop::Elapsed));
+    }
+
+    #[test]
+    fn delays_from_elsewhere_end_by_themselves_and_keep_every_limit() {
+        let mut progress = Progress::first();
+        let mut delays = [ms(70), ms(30)].into_iter();
+        assert_eq!(progress.next_of(&mut delays, bounds(9, SECOND, None), None), Ok(ms(70)));
+        progress.sent();
+        assert_eq!(progress.next_of(&mut delays, bounds(9, SECOND, None), Some(ms(500))), Ok(ms(530)));
+        progress.sent();
+        assert_eq!(progress.next_of(&mut delays, bounds(9, SECOND, None), None), Err(Stop::Exhausted));
+
+        let next = |bounds| Progress::first().next_of(&mut std::iter::repeat(ms(100)), bounds, None);
+        assert_eq!(next(bounds(1, SECOND, None)), Err(Stop::Attempts));
+        assert_eq!(next(bounds(9, ms(100), None)), Err(Stop::Elapsed));
+        assert_eq!(next(bounds(9, SECOND, Some(ms(100)))), Err(Stop::Deadline));
     }
 
     fn any_backoff() -> impl Strategy<Value = Backoff> {

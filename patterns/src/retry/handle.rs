@@ -221,6 +221,16 @@ impl RetryHandle {
         &self.core.name
     }
 
+    /// As [`RetryLayer::delays`](crate::RetryLayer::delays).
+    #[must_use]
+    pub fn delays<D, I>(self, delays: D) -> Self
+    where
+        D: Fn() -> I + Send + Sync + 'static,
+        I: Iterator<Item = Duration> + Send + Sync + 'static,
+    {
+        Self::of(self.core.with_delays(Arc::new(move || Box::new(delays()))))
+    }
+
     /// The configuration in force.
     pub fn config(&self) -> RetryConfig {
         self.core.config.lock().clone()
@@ -246,6 +256,7 @@ impl RetryHandle {
                 budget: stopped(Stop::Budget),
                 not_ready: stopped(Stop::NotReady),
                 policy: stopped(Stop::Policy),
+                exhausted: stopped(Stop::Exhausted),
             },
         }
     }
@@ -320,7 +331,15 @@ pub struct StopCounts {
     pub not_ready: u64,
     /// [`Stop::Policy`].
     pub policy: u64,
+    /// [`Stop::Exhausted`].
+    pub exhausted: u64,
 }
+
+/// The delays of one call, from elsewhere.
+type Delays = Box<dyn Iterator<Item = Duration> + Send + Sync>;
+
+/// Makes the delays of each call anew, so that calls share nothing.
+type MakeDelays = Arc<dyn Fn() -> Delays + Send + Sync>;
 
 /// What the services of one layer share: one pointer for a call to keep alive.
 pub(super) struct Shared<P> {
@@ -336,6 +355,8 @@ pub(super) struct Core {
     /// A copy of `config.max_attempts`.
     max_attempts: AtomicU64,
     budget: RetryBudget,
+    /// Takes the place of `config.backoff`.
+    delays: Option<MakeDelays>,
     counts: Counts,
     retries: AtomicU64,
     /// By [`Stop`].
@@ -343,37 +364,41 @@ pub(super) struct Core {
     metrics: Bound<Metrics>,
 }
 
-const STOPS: [Stop; 6] = [Stop::Attempts, Stop::Elapsed, Stop::Deadline, Stop::Budget, Stop::NotReady, Stop::Policy];
+/// In the order of their declaration, since counters are found by `stop as usize`.
+const STOPS: [Stop; 7] =
+    [Stop::Attempts, Stop::Elapsed, Stop::Deadline, Stop::Budget, Stop::NotReady, Stop::Policy, Stop::Exhausted];
 
 impl Core {
     pub(super) fn new(config: RetryConfig, budget: RetryBudget) -> Result<Arc<Self>, InvalidConfig> {
         config.check()?;
-        let name: Arc<str> = config.name.as_str().into();
-        Ok(Arc::new(Self {
-            metrics: Bound::new(Metrics::new(&name)),
-            name,
-            max_attempts: AtomicU64::new(u64::from(config.max_attempts)),
-            config: Mutex::new(config),
-            budget,
-            counts: Counts::default(),
-            retries: AtomicU64::new(0),
-            stopped: Default::default(),
-        }))
+        let name = config.name.as_str().into();
+        Ok(Arc::new(Self::of(name, config, budget, None)))
     }
 
     /// The same settings with another budget and an account of its own.
     pub(super) fn with_budget(&self, budget: RetryBudget) -> Arc<Self> {
         let config = self.config.lock().clone();
-        Arc::new(Self {
-            name: Arc::clone(&self.name),
+        Arc::new(Self::of(Arc::clone(&self.name), config, budget, self.delays.clone()))
+    }
+
+    /// The same settings with delays from elsewhere and an account of its own.
+    fn with_delays(&self, delays: MakeDelays) -> Arc<Self> {
+        let config = self.config.lock().clone();
+        Arc::new(Self::of(Arc::clone(&self.name), config, self.budget.clone(), Some(delays)))
+    }
+
+    fn of(name: Arc<str>, config: RetryConfig, budget: RetryBudget, delays: Option<MakeDelays>) -> Self {
+        Self {
+            metrics: Bound::new(Metrics::new(&name)),
+            name,
             max_attempts: AtomicU64::new(u64::from(config.max_attempts)),
             config: Mutex::new(config),
             budget,
+            delays,
             counts: Counts::default(),
             retries: AtomicU64::new(0),
             stopped: Default::default(),
-            metrics: Bound::new(Metrics::new(&self.name)),
-        })
+        }
     }
 
     /// Whether there may be a second attempt, so that the request is worth a copy.
@@ -398,6 +423,7 @@ impl<P> Shared<P> {
             shared: Arc::clone(self),
             started: now,
             progress: Progress::first(),
+            delays: None,
             reservation: None,
             stepping: false,
             ended: false,
@@ -421,6 +447,8 @@ pub(super) struct Call<P> {
     shared: Arc<Shared<P>>,
     started: Duration,
     progress: Progress,
+    /// Made at the first failure, where the layer has any: a call that succeeds at once allocates nothing.
+    delays: Option<Delays>,
     reservation: Option<RetryReservation>,
     /// Within a step of the inner service.
     stepping: bool,
@@ -482,7 +510,10 @@ impl<P> Call<P> {
             };
             (config.backoff, bounds)
         };
-        let wait = self.progress.next(&backoff, bounds, hint, rng::draw())?;
+        let wait = match &self.shared.core.delays {
+            None => self.progress.next(&backoff, bounds, hint, rng::draw())?,
+            Some(make) => self.progress.next_of(&mut **self.delays.get_or_insert_with(|| make()), bounds, hint)?,
+        };
         // Last, since it is the only step that takes something.
         self.reservation = self.shared.core.budget.try_reserve(cost);
         if self.reservation.is_some() { Ok(wait) } else { Err(Stop::Budget) }

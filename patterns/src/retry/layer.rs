@@ -1,6 +1,7 @@
 //! The layer.
 
 use std::fmt;
+use std::time::Duration;
 
 use tower_layer::Layer;
 
@@ -33,9 +34,49 @@ impl<P> RetryLayer<P> {
     /// Takes `budget`, which others may use too, in place of one of its own. Statistics start anew: take handles afterwards.
     #[must_use]
     pub fn budget(self, budget: RetryBudget) -> Self {
-        let core = self.handle.core().with_budget(budget);
-        let policy = Arc::clone(&self.shared.policy);
-        Self { handle: RetryHandle::of(Arc::clone(&core)), shared: Arc::new(Shared { core, policy }) }
+        let handle = RetryHandle::of(self.handle.core().with_budget(budget));
+        self.with(handle)
+    }
+
+    /// Takes the delays from `delays` in place of [`RetryConfig::backoff`]. It is asked for a sequence of its own by every
+    /// call, at its first failure, and boxes it; when the sequence ends the call gives up with
+    /// [`Stop::Exhausted`](crate::Stop::Exhausted). Every other limit holds as before: attempts, elapsed time, deadline and
+    /// budget; a server's hint is never undercut. Statistics start anew: take handles afterwards.
+    ///
+    /// The policies of other crates come as such sequences; see [`adapters`](crate::adapters).
+    ///
+    /// # Example
+    /// ```
+    /// use std::time::Duration;
+    /// use seawall::{BoxError, GaveUp, RetryConfig, RetryErrors, RetryLayer, Stop, find};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+    /// // At once, then after 100 ms, then no more.
+    /// let delays = || [0, 100].map(Duration::from_millis).into_iter();
+    /// let config = RetryConfig::new("peer").max_attempts(9);
+    /// let retry = RetryLayer::new(config, RetryErrors::all_idempotent())?.delays(delays);
+    /// let broken = retry.layer(service_fn(|()| async { Err::<(), BoxError>("reset".into()) }));
+    ///
+    /// let error = broken.oneshot(()).await.unwrap_err();
+    /// let gave_up = find::<GaveUp>(&*error).unwrap();
+    /// assert_eq!((gave_up.stop, gave_up.attempts), (Stop::Exhausted, 3));
+    /// # Ok::<_, BoxError>(())
+    /// # }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn delays<D, I>(self, delays: D) -> Self
+    where
+        D: Fn() -> I + Send + Sync + 'static,
+        I: Iterator<Item = Duration> + Send + Sync + 'static,
+    {
+        let handle = self.handle.clone().delays(delays);
+        self.with(handle)
+    }
+
+    fn with(self, handle: RetryHandle) -> Self {
+        let (core, policy) = (Arc::clone(handle.core()), Arc::clone(&self.shared.policy));
+        Self { handle, shared: Arc::new(Shared { core, policy }) }
     }
 
     /// Watches and changes every service made by this layer.

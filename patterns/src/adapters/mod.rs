@@ -1,0 +1,23 @@
+//! Policies of other crates in the place of ours, each behind a feature of the crate's name, off by default.
+//!
+//! | crate | supplies | feature |
+//! |---|---|---|
+//! | `backoff` | the delays of [`retry`](mod@crate::retry) | `backoff` |
+//! | `backon` | the delays of [`retry`](mod@crate::retry) | `backon` |
+//!
+//! A foreign policy says only how long to wait. How often, until when and at whose cost stays with [`RetryConfig`] and the
+//! [`RetryBudget`]; where the policy itself has no further delay, the call gives up with [`Stop::Exhausted`]. Every call gets a
+//! sequence of its own.
+//!
+//! [`RetryConfig`]: crate::RetryConfig
+//! [`RetryBudget`]: crate::RetryBudget
+//! [`Stop::Exhausted`]: crate::Stop::Exhausted
+
+#[cfg(feature = "backoff")]
+pub mod backoff;
+#[cfg(feature = "backon")]
+pub mod backon;
+
+#[cfg(test)]
+#[cfg(any(feature = "backoff", feature = "backon"))]
+mod tests;
