@@ -43,6 +43,18 @@ pub enum Reason {
     ForcedOpen,
     /// The wait would not end before the deadline, or the deadline has passed already.
     Deadline,
+    /// As many calls are under way as may be, and this one may not wait.
+    Full,
+    /// As many calls are under way as may be, and as many wait as may.
+    QueueFull,
+    /// The call waited for its turn as long as it may.
+    MaxWait,
+    /// The rate is used up for now.
+    Limited,
+    /// The call asks for more than there is even when nobody else calls: no wait helps.
+    Never,
+    /// Closed by hand: nothing is admitted any more.
+    Closed,
 }
 
 impl Reason {
@@ -53,6 +65,12 @@ impl Reason {
             Self::Probing => "probing",
             Self::ForcedOpen => "forced_open",
             Self::Deadline => "deadline",
+            Self::Full => "full",
+            Self::QueueFull => "queue_full",
+            Self::MaxWait => "max_wait",
+            Self::Limited => "limited",
+            Self::Never => "never",
+            Self::Closed => "closed",
         }
     }
 }
@@ -60,6 +78,22 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// Why a limit says no, before the pattern and its name are added: what the core of a limit answers.
+#[allow(dead_code, reason = "each limit answers with it")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub reason: Reason,
+    /// How long until the call may be admitted, where the core knows it.
+    pub retry_after: Option<Duration>,
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self { reason, retry_after: None }
     }
 }
 

@@ -33,6 +33,8 @@ mod striped;
 mod sync;
 mod telemetry;
 pub mod timeout;
+#[allow(dead_code, reason = "each limit takes what it needs")]
+mod waiters;
 
 pub use circuit_breaker::{CircuitBreaker, CircuitBreakerConfig, CircuitBreakerHandle, CircuitBreakerLayer};
 pub use deadline::Deadline;

@@ -18,6 +18,8 @@ pub mod retry;
 #[path = "../../../patterns/src/striped.rs"]
 pub mod striped;
 pub mod sync;
+#[path = "../../../patterns/src/waiters.rs"]
+pub mod waiters;
 
 mod model;
 
