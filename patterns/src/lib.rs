@@ -6,6 +6,7 @@
 //! | a call failed by chance and may succeed if repeated | [`retry`](mod@retry) |
 //! | a call takes longer than its answer is worth | [`timeout`] |
 //! | whoever called us has stopped waiting | [`Deadline`] |
+//! | one request needs no retry, or a timeout of its own | [`Overrides`] |
 //!
 //! Every pattern is a layer for tower and, without tower, a plain value with the same state. State lives in the layer: the
 //! services it makes, and their clones, share it.
@@ -27,6 +28,7 @@ mod counts;
 pub mod deadline;
 mod error;
 mod mode;
+pub mod overrides;
 pub mod retry;
 pub mod rng;
 mod striped;
@@ -40,6 +42,7 @@ pub use circuit_breaker::{CircuitBreaker, CircuitBreakerConfig, CircuitBreakerHa
 pub use deadline::Deadline;
 pub use error::{BoxError, Elapsed, InvalidConfig, Limit, Reason, Rejected, find};
 pub use mode::Mode;
+pub use overrides::Overrides;
 pub use retry::{
     Attempt, Backoff, Decision, GaveUp, Growth, Jitter, Permanent, Retry, RetryBudget, RetryBudgetConfig,
     RetryBudgetStats, RetryConfig, RetryErrors, RetryHandle, RetryLayer, RetryPolicy, RetryReport, RetryReservation,

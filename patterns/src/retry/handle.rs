@@ -14,6 +14,7 @@ use super::service::Operation;
 use crate::counts::{Counts, Ended};
 use crate::deadline::Deadline;
 use crate::error::{BoxError, InvalidConfig};
+use crate::overrides::Overrides;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::telemetry::{Bound, Calls, Counter, Gauge};
 use crate::{clock, rng};
@@ -405,7 +406,7 @@ impl Core {
     #[inline]
     pub(super) fn retries_at_all(&self) -> bool {
         // ORDERING: Relaxed, a hint; see `update`.
-        self.max_attempts.load(Ordering::Relaxed) > 1
+        self.max_attempts.load(Ordering::Relaxed) > 1 && !Overrides::current().forbids_retries()
     }
 }
 

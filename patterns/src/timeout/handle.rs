@@ -12,6 +12,7 @@ use crate::counts::{Counts, Ended};
 use crate::deadline::Deadline;
 use crate::error::{BoxError, Elapsed, InvalidConfig, Limit, Reason, Rejected, find};
 use crate::mode::Mode;
+use crate::overrides::Overrides;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::telemetry::{Bound, Calls};
 
@@ -211,7 +212,7 @@ impl Limits {
     #[inline]
     fn new(setting: Setting, ambient: Option<Deadline>) -> Self {
         let started = clock::instant();
-        let own = Deadline::after(setting.limit);
+        let own = Deadline::after(Overrides::current().timeout(setting.scope).unwrap_or(setting.limit));
         // Of two that end together the own limit is named: it would have fired without the other.
         match ambient {
             Some(ambient) if ambient < own => Self { started, deadline: ambient, limit: Limit::Ambient },
