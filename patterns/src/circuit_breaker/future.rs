@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 
 use super::handle::Admission;
-use super::policy::Classify;
+use super::policy::Conclude;
 use crate::error::{BoxError, Rejected};
 
 pin_project! {
@@ -44,10 +44,9 @@ impl<F, P> ResponseFuture<F, P> {
 impl<F, P, Res, Err> Future for ResponseFuture<F, P>
 where
     F: Future<Output = Result<Res, Err>>,
-    P: Classify<Res, Err>,
-    Err: Into<BoxError>,
+    P: Conclude<Res, Err>,
 {
-    type Output = Result<Res, BoxError>;
+    type Output = Result<P::Response, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut call = self.project().call;
@@ -59,11 +58,8 @@ where
             CallProjection::Running { future, admission, policy } => {
                 let Some(running) = admission else { return Poll::Pending };
                 let result = ready!(running.within(|| future.poll(cx)));
-                let (outcome, result) = policy.classify_boxed(result);
-                if let Some(admission) = admission.take() {
-                    admission.finish(outcome);
-                }
-                result
+                let Some(admission) = admission.take() else { return Poll::Pending };
+                policy.conclude(result, admission)
             }
             // Polled after completion: as a fused future would.
             CallProjection::Done => return Poll::Pending,

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use super::breaker::Breaker;
 use super::config::{CircuitBreakerConfig, OnOpen};
 use super::future::ResponseFuture;
-use super::policy::{ByError, Classify};
+use super::policy::{ByError, Conclude};
 use super::state::{Effect, Gate, Outcome, Override, Permit, Refusal, State, Stats, Transition};
 use super::{CircuitBreakerLayer, PATTERN};
 use crate::error::{BoxError, InvalidConfig, Rejected};
@@ -87,12 +87,11 @@ impl CircuitBreakerHandle {
         self.call_with(ByError, future)
     }
 
-    /// As [`call`](Self::call), with a classifier.
+    /// As [`call`](Self::call), with a [classifier](super::Classify) or another policy.
     pub fn call_with<F, T, E, P>(&self, policy: P, future: F) -> ResponseFuture<F, P>
     where
         F: Future<Output = Result<T, E>>,
-        P: Classify<T, E>,
-        E: Into<BoxError>,
+        P: Conclude<T, E>,
     {
         match self.admit() {
             Ok(admission) => ResponseFuture::running(future, admission, policy),

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::error::Error;
 
+use super::handle::Admission;
 use super::state::Outcome;
 use crate::error::{BoxError, Elapsed, Limit, Rejected, find};
 
@@ -42,6 +43,33 @@ where
 {
     fn classify(&self, result: &Result<Res, Err>) -> Outcome {
         self(result)
+    }
+}
+
+/// Says what becomes of an admitted call when the inner service has answered. Every [`Classify`] concludes it there and then.
+///
+/// Another policy may hand the [`Admission`] on within the response, for an outcome that is known only later, such as at the
+/// end of a body.
+pub trait Conclude<Res, Err> {
+    /// The response that the breaker gives.
+    type Response;
+
+    /// Hands in the outcome of `result`, or sees to it that it is handed in later.
+    fn conclude(&self, result: Result<Res, Err>, admission: Admission) -> Result<Self::Response, BoxError>;
+}
+
+impl<P, Res, Err> Conclude<Res, Err> for P
+where
+    P: Classify<Res, Err>,
+    Err: Into<BoxError>,
+{
+    type Response = Res;
+
+    #[inline]
+    fn conclude(&self, result: Result<Res, Err>, admission: Admission) -> Result<Res, BoxError> {
+        let (outcome, result) = self.classify_boxed(result);
+        admission.finish(outcome);
+        result
     }
 }
 

@@ -13,7 +13,7 @@ use tower_service::Service;
 use super::config::OnOpen;
 use super::future::ResponseFuture;
 use super::handle::{CircuitBreakerHandle, Reservation};
-use super::policy::{ByError, Classify, NeverRefuse, NoExemption};
+use super::policy::{ByError, Conclude, NeverRefuse, NoExemption};
 use crate::clock;
 use crate::error::BoxError;
 
@@ -105,10 +105,10 @@ impl<S, P, N, Req> Service<Req> for CircuitBreaker<S, P, N>
 where
     S: Service<Req> + Clone,
     S::Error: Into<BoxError>,
-    P: Classify<S::Response, S::Error> + Clone,
+    P: Conclude<S::Response, S::Error> + Clone,
     N: NeverRefuse<Req>,
 {
-    type Response = S::Response;
+    type Response = P::Response;
     type Error = BoxError;
     type Future = ResponseFuture<S::Future, P>;
 
