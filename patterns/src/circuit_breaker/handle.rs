@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use super::breaker::Breaker;
 use super::config::{CircuitBreakerConfig, OnOpen};
 use super::future::ResponseFuture;
-use super::policy::{ByError, Conclude};
+use super::policy::{AtOnce, ByError, Classify, Conclude};
 use super::state::{Effect, Gate, Outcome, Override, Permit, Refusal, State, Stats, Transition};
 use super::{CircuitBreakerLayer, PATTERN};
 use crate::error::{BoxError, InvalidConfig, Rejected};
@@ -79,7 +79,7 @@ impl CircuitBreakerHandle {
     ///
     /// # Cancellation
     /// Dropping the returned future counts as [`CancelPolicy`](super::CancelPolicy) says and frees the probe.
-    pub fn call<F, T, E>(&self, future: F) -> ResponseFuture<F, ByError>
+    pub fn call<F, T, E>(&self, future: F) -> ResponseFuture<F, AtOnce>
     where
         F: Future<Output = Result<T, E>>,
         E: Into<BoxError> + 'static,
@@ -87,14 +87,24 @@ impl CircuitBreakerHandle {
         self.call_with(ByError, future)
     }
 
-    /// As [`call`](Self::call), with a [classifier](super::Classify) or another policy.
-    pub fn call_with<F, T, E, P>(&self, policy: P, future: F) -> ResponseFuture<F, P>
+    /// As [`call`](Self::call), with a classifier.
+    pub fn call_with<F, T, E, P>(&self, policy: P, future: F) -> ResponseFuture<F, AtOnce<P>>
+    where
+        F: Future<Output = Result<T, E>>,
+        P: Classify<T, E>,
+        E: Into<BoxError>,
+    {
+        self.call_until(AtOnce(policy), future)
+    }
+
+    /// As [`call`](Self::call); `conclusion` says when the call is over, and how it went.
+    pub fn call_until<F, T, E, P>(&self, conclusion: P, future: F) -> ResponseFuture<F, P>
     where
         F: Future<Output = Result<T, E>>,
         P: Conclude<T, E>,
     {
         match self.admit() {
-            Ok(admission) => ResponseFuture::running(future, admission, policy),
+            Ok(admission) => ResponseFuture::running(future, admission, conclusion),
             Err(rejected) => ResponseFuture::refused(rejected),
         }
     }

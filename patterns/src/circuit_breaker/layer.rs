@@ -4,14 +4,14 @@ use tower_layer::Layer;
 
 use super::config::CircuitBreakerConfig;
 use super::handle::CircuitBreakerHandle;
-use super::policy::{ByError, NoExemption};
+use super::policy::{AtOnce, NoExemption};
 use super::service::CircuitBreaker;
 use crate::error::InvalidConfig;
 
 /// Puts one circuit breaker in front of every service it wraps: the services, their clones and the layer's clones share
 /// it. For one breaker per endpoint make one layer per endpoint.
 #[derive(Debug, Clone)]
-pub struct CircuitBreakerLayer<P = ByError, N = NoExemption> {
+pub struct CircuitBreakerLayer<P = AtOnce, N = NoExemption> {
     handle: CircuitBreakerHandle,
     policy: P,
     exempt: N,
@@ -29,15 +29,22 @@ impl CircuitBreakerLayer {
 
 impl From<CircuitBreakerHandle> for CircuitBreakerLayer {
     fn from(handle: CircuitBreakerHandle) -> Self {
-        Self { handle, policy: ByError, exempt: NoExemption }
+        Self { handle, policy: AtOnce::default(), exempt: NoExemption }
     }
 }
 
 impl<P, N> CircuitBreakerLayer<P, N> {
     /// Sets what counts against the peer: a [`Classify`](super::Classify), such as a closure over
-    /// `&Result<Response, Error>`. Default [`ByError`].
+    /// `&Result<Response, Error>`. Default [`ByError`](super::ByError).
     #[must_use]
-    pub fn classify<Q>(self, policy: Q) -> CircuitBreakerLayer<Q, N> {
+    pub fn classify<Q>(self, policy: Q) -> CircuitBreakerLayer<AtOnce<Q>, N> {
+        self.conclude(AtOnce(policy))
+    }
+
+    /// Sets when a call is over, besides how it went: a [`Conclude`](super::Conclude) in the place of
+    /// [`classify`](Self::classify).
+    #[must_use]
+    pub fn conclude<Q>(self, policy: Q) -> CircuitBreakerLayer<Q, N> {
         CircuitBreakerLayer { handle: self.handle, policy, exempt: self.exempt }
     }
 

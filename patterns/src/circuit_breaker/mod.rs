@@ -62,7 +62,7 @@ pub use self::{
     future::ResponseFuture,
     handle::{Admission, CircuitBreakerHandle},
     layer::CircuitBreakerLayer,
-    policy::{ByError, Classify, Conclude, NeverRefuse, NoExemption},
+    policy::{AtOnce, ByError, Classify, Conclude, NeverRefuse, NoExemption},
     service::CircuitBreaker,
     state::{Cause, Outcome, State, Stats, Transition},
     window::Counts,

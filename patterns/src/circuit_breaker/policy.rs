@@ -46,7 +46,7 @@ where
     }
 }
 
-/// Says what becomes of an admitted call when the inner service has answered. Every [`Classify`] concludes it there and then.
+/// Says what becomes of an admitted call when the inner service has answered: [`AtOnce`] judges it there and then.
 ///
 /// Another policy may hand the [`Admission`] on within the response, for an outcome that is known only later, such as at the
 /// end of a body.
@@ -58,7 +58,12 @@ pub trait Conclude<Res, Err> {
     fn conclude(&self, result: Result<Res, Err>, admission: Admission) -> Result<Self::Response, BoxError>;
 }
 
-impl<P, Res, Err> Conclude<Res, Err> for P
+/// The outcome is what the classifier makes of the result; made by
+/// [`CircuitBreakerLayer::classify`](super::CircuitBreakerLayer::classify).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AtOnce<P = ByError>(pub P);
+
+impl<P, Res, Err> Conclude<Res, Err> for AtOnce<P>
 where
     P: Classify<Res, Err>,
     Err: Into<BoxError>,
@@ -67,7 +72,7 @@ where
 
     #[inline]
     fn conclude(&self, result: Result<Res, Err>, admission: Admission) -> Result<Res, BoxError> {
-        let (outcome, result) = self.classify_boxed(result);
+        let (outcome, result) = self.0.classify_boxed(result);
         admission.finish(outcome);
         result
     }

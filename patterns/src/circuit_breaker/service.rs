@@ -13,12 +13,12 @@ use tower_service::Service;
 use super::config::OnOpen;
 use super::future::ResponseFuture;
 use super::handle::{CircuitBreakerHandle, Reservation};
-use super::policy::{ByError, Conclude, NeverRefuse, NoExemption};
+use super::policy::{AtOnce, Conclude, NeverRefuse, NoExemption};
 use crate::clock;
 use crate::error::BoxError;
 
 /// A service behind a circuit breaker; made by [`CircuitBreakerLayer`](super::CircuitBreakerLayer).
-pub struct CircuitBreaker<S, P = ByError, N = NoExemption> {
+pub struct CircuitBreaker<S, P = AtOnce, N = NoExemption> {
     inner: S,
     handle: CircuitBreakerHandle,
     policy: P,
