@@ -82,7 +82,6 @@ impl fmt::Display for Reason {
 }
 
 /// Why a limit says no, before the pattern and its name are added: what the core of a limit answers.
-#[allow(dead_code, reason = "each limit answers with it")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     /// Why.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | a peer fails or is slow, and every call to it makes things worse | [`circuit_breaker`] |
 //! | a call failed by chance and may succeed if repeated | [`retry`](mod@retry) |
+//! | more calls at once than what is behind them can bear | [`semaphore`] |
 //! | a call takes longer than its answer is worth | [`timeout`] |
 //! | whoever called us has stopped waiting | [`Deadline`] |
 //! | one request needs no retry, or a timeout of its own | [`Overrides`] |
@@ -22,6 +23,7 @@
 //! A timer that fired later is [`Elapsed`]: the outcome is unknown. Both are found in any chain of sources by [`find`].
 
 pub mod adapters;
+pub mod admission;
 pub mod circuit_breaker;
 mod clock;
 mod counts;
@@ -31,6 +33,7 @@ mod mode;
 pub mod overrides;
 pub mod retry;
 pub mod rng;
+pub mod semaphore;
 mod striped;
 mod sync;
 mod telemetry;
@@ -41,13 +44,14 @@ mod waiters;
 pub use circuit_breaker::{CircuitBreaker, CircuitBreakerConfig, CircuitBreakerHandle, CircuitBreakerLayer};
 pub use deadline::Deadline;
 pub use error::{BoxError, Elapsed, InvalidConfig, Limit, Reason, Rejected, find};
-pub use mode::Mode;
+pub use mode::{Mode, Waiting};
 pub use overrides::Overrides;
 pub use retry::{
     Attempt, Backoff, Decision, GaveUp, Growth, Jitter, Permanent, Retry, RetryBudget, RetryBudgetConfig,
     RetryBudgetStats, RetryConfig, RetryErrors, RetryHandle, RetryLayer, RetryPolicy, RetryReport, RetryReservation,
     RetryStats, Stop, StopCounts, Transient, retry,
 };
+pub use semaphore::{Semaphore, SemaphoreConfig, SemaphoreHandle, SemaphoreLayer, SemaphoreStats};
 pub use timeout::{Timeout, TimeoutConfig, TimeoutHandle, TimeoutLayer, TimeoutScope, TimeoutStats};
 
 /// The README's code runs.

@@ -1,4 +1,4 @@
-//! How seriously a layer takes its own decisions.
+//! How seriously a layer takes its own decisions, and where its callers wait.
 
 /// What a layer that may refuse does with its decisions.
 ///
@@ -29,4 +29,25 @@ impl Mode {
             Self::Disabled => "disabled",
         }
     }
+}
+
+/// Where the callers of a limiting layer wait for their turn.
+///
+/// # Example
+/// ```
+/// use seawall::Waiting;
+///
+/// assert_eq!(Waiting::default(), Waiting::InCall);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum Waiting {
+    /// In the future of the call, which is refused where it may not wait. The service is as ready as the one below it.
+    /// The default: whoever has a request in hand wants an answer within a bound.
+    #[default]
+    InCall,
+    /// In readiness, for use under a balancer: the service is ready when it has reserved one unit for its next call, so
+    /// that the balancer picks another endpoint meanwhile. Such a wait has no bound but the patience of its caller. Where
+    /// there is no place to wait, or the limit is closed, the service is ready and the call is refused.
+    InReadiness,
 }

@@ -8,6 +8,7 @@
 //! | `seawall_calls_total` | `pattern`, `name`, `outcome` (success, failure, neutral, rejected), `reason` (empty unless rejected) |
 //! | `seawall_circuit_breaker_state` | `name`, `state`: 1 for the state it is in, 0 for the others |
 //! | `seawall_circuit_breaker_transitions_total` | `name`, `from`, `to`, `cause` |
+//! | `seawall_in_flight`, `seawall_limit`, `seawall_queue_depth`, `seawall_queue_wait_seconds` | `pattern`, `name` |
 
 #![allow(dead_code, reason = "each pattern takes the kinds it needs")]
 
@@ -17,13 +18,17 @@ use crate::circuit_breaker::{State, Transition};
 use crate::error::Reason;
 
 /// What each metric tells, for the page that a scraper reads. Every name in use must be here.
-const HELP: [(&str, &str); 6] = [
+const HELP: [(&str, &str); 10] = [
     ("seawall_calls_total", "Calls through a layer, by outcome; a rejected call was never made"),
     ("seawall_circuit_breaker_state", "1 for the state the circuit breaker is in, 0 for the others"),
     ("seawall_circuit_breaker_transitions_total", "Changes of state of a circuit breaker, by cause"),
     ("seawall_retry_attempts_total", "Retries that were sent, by the number of the attempt"),
     ("seawall_retry_gave_up_total", "Calls that would have been tried again, by what stopped them"),
     ("seawall_retry_budget_balance", "Retries that the budget allows right now"),
+    ("seawall_in_flight", "Calls that were admitted and have not ended"),
+    ("seawall_limit", "Units that may be in use at once"),
+    ("seawall_queue_depth", "Calls that wait for their turn"),
+    ("seawall_queue_wait_seconds", "How long calls waited for their turn, whatever came of it"),
 ];
 
 fn help(name: &str) -> &'static str {
@@ -60,6 +65,11 @@ impl Gauge {
 
     pub(crate) fn set(&self, value: f64) {
         imp::set(&self.0, value);
+    }
+
+    /// Adds to the value, or takes from it.
+    pub(crate) fn add(&self, by: f64) {
+        imp::add(&self.0, by);
     }
 }
 
@@ -129,6 +139,43 @@ impl Calls {
             counter.increment(1);
         }
     }
+}
+
+/// The metrics of one limit.
+pub(crate) struct AdmissionMetrics {
+    pub(crate) calls: Calls,
+    pub(crate) in_flight: Gauge,
+    pub(crate) queue_depth: Gauge,
+    pub(crate) queue_wait: Histogram,
+}
+
+impl AdmissionMetrics {
+    /// The metrics of the limit called `name`, which may refuse for `reasons`.
+    pub(crate) fn new(pattern: &'static str, name: &str, reasons: &[Reason]) -> Self {
+        let labels = [("pattern", pattern), ("name", name)];
+        Self {
+            calls: Calls::new(pattern, name, reasons),
+            in_flight: Gauge::new("seawall_in_flight", &labels),
+            queue_depth: Gauge::new("seawall_queue_depth", &labels),
+            queue_wait: Histogram::new("seawall_queue_wait_seconds", &labels),
+        }
+    }
+}
+
+/// Logs that a limit was changed by hand.
+pub(crate) fn limit_changed(pattern: &str, name: &str, from: u32, to: u32, in_use: u32) {
+    #[cfg(feature = "tracing")]
+    tracing::info!(pattern, name, from, to, in_use, "limit changed");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (pattern, name, from, to, in_use);
+}
+
+/// Logs that a limit was closed by hand: it refused those who waited, and those in use come back as ever.
+pub(crate) fn limit_closed(pattern: &str, name: &str, in_use: u32, waiting: usize) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(pattern, name, in_use, waiting, "limit closed");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (pattern, name, in_use, waiting);
 }
 
 /// The metrics of one circuit breaker.
@@ -248,6 +295,10 @@ mod imp {
         gauge.0.set(value);
     }
 
+    pub(super) fn add(gauge: &Gauge, by: f64) {
+        gauge.0.increment(by);
+    }
+
     pub(super) fn record(histogram: &Histogram, value: f64) {
         histogram.0.record(value);
     }
@@ -295,6 +346,7 @@ mod imp {
 
     pub(super) fn increment(_: &Counter, _: u64) {}
     pub(super) fn set(_: &Gauge, _: f64) {}
+    pub(super) fn add(_: &Gauge, _: f64) {}
     pub(super) fn record(_: &Histogram, _: f64) {}
 
     #[derive(Default)]

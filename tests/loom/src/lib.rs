@@ -15,6 +15,7 @@ pub mod error;
 #[path = "../../../patterns/src/mode.rs"]
 pub mod mode;
 pub mod retry;
+pub mod semaphore;
 #[path = "../../../patterns/src/striped.rs"]
 pub mod striped;
 pub mod sync;

@@ -54,6 +54,12 @@ pub enum Bug {
     CountsStartsFirst,
     /// Threads that share a stripe add to it as if each had it to itself.
     SharedStripeAsOwn,
+    /// The semaphore keeps the permit that a waiter was granted in the moment it left.
+    PermitNotHandedOn,
+    /// The semaphore lets go of its lock between saying that somebody waits and queueing them.
+    WakeBeforeQueued,
+    /// The semaphore lets a caller who does not wait take a permit while others wait.
+    TryOvertakes,
 }
 
 /// The environment variable that plants a defect in this process.

@@ -14,7 +14,10 @@ use std::time::Duration;
 use faults::{FOUND_BY, Fault};
 use rules::{Kept, Make, RULES};
 use seawall::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerLayer, OnOpen, Outcome};
-use seawall::{Backoff, RetryConfig, RetryErrors, RetryLayer, TimeoutConfig, TimeoutLayer};
+use seawall::{
+    Backoff, RetryConfig, RetryErrors, RetryLayer, SemaphoreConfig, SemaphoreLayer, TimeoutConfig, TimeoutLayer,
+    Waiting,
+};
 use seawall_tests::say;
 use subject::Subject;
 use tower::ServiceBuilder;
@@ -42,11 +45,33 @@ contract! {
     breaker_half_open_under_a_balancer: Subject::of(opened(balanced()), |l| l.handle().stats().in_flight).after(MS),
     retry: Subject::of(retry_layer(), |layer| layer.handle().stats().in_flight),
     retry_of_a_failure: Subject::of(retry_layer(), |layer| layer.handle().stats().in_flight).attempts(2),
+    semaphore: Subject::of(semaphore_layer(permits(4)), |layer| layer.handle().stats().calls.in_flight),
+    semaphore_full: full(permits(1).max_waiting(0)),
+    semaphore_waiting: full(permits(1).max_wait(20 * MS)),
+    semaphore_in_readiness: Subject::of(
+        semaphore_layer(permits(4).waiting(Waiting::InReadiness)),
+        |layer| layer.handle().stats().calls.in_flight,
+    ),
     stack: peer_stack(),
     stack_with_a_retry: peer_stack().attempts(2),
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
+
+fn permits(limit: u32) -> SemaphoreConfig {
+    SemaphoreConfig::new("peer", limit)
+}
+
+fn semaphore_layer(config: SemaphoreConfig) -> SemaphoreLayer {
+    SemaphoreLayer::new(config).unwrap()
+}
+
+/// A semaphore whose one permit never comes back; it is no call of the layer.
+fn full(config: SemaphoreConfig) -> Subject {
+    let layer = semaphore_layer(config);
+    std::mem::forget(layer.handle().try_acquire().unwrap());
+    Subject::of(layer, |layer| layer.handle().stats().calls.in_flight - 1).refuses()
+}
 
 fn timeout_layer() -> TimeoutLayer {
     TimeoutLayer::new(TimeoutConfig::attempt("peer", HOUR)).unwrap()

@@ -1,0 +1,88 @@
+//! What a limiting pattern brings.
+
+use std::future::Future;
+
+use super::account::Account;
+use super::patience::Patience;
+use super::permit::Permit;
+use crate::error::{Refusal, Rejected};
+use crate::mode::Waiting;
+use crate::sync::Arc;
+
+/// The state of a limit, shared by its handle, layer and services.
+pub trait Core {
+    /// What a permit holds of it.
+    type Units;
+
+    /// The account of its calls.
+    fn account(&self) -> &Account;
+
+    /// Takes back what a permit held. `spent` if a call was made with it, which a rate does not give again.
+    fn give_back(&self, units: Self::Units, spent: bool);
+}
+
+/// Waits for a turn. Dropped, it leaves the line, and what it was granted in that moment goes to the next.
+///
+/// Ends with a permit under which no call has started, or with why there is none; it has counted neither. It keeps its
+/// [`patience`](Self::patience) by itself.
+pub trait Wait: Future<Output = Result<Permit<Self::Core>, Refusal>> {
+    /// The limit it waits for.
+    type Core: Core;
+
+    /// The limit it waits for.
+    fn core(&self) -> &Arc<Self::Core>;
+
+    /// How long it may wait.
+    fn patience(&self) -> Patience;
+}
+
+/// A limit in front of services, whatever their requests.
+pub trait Gate {
+    /// The limit.
+    type Core: Core;
+    /// Waits for it.
+    type Wait: Wait<Core = Self::Core>;
+
+    /// Where callers wait.
+    fn waiting(&self) -> Waiting;
+
+    /// Asks for the one unit of a call that is not known yet; only where callers wait in readiness.
+    fn reserve(&self) -> Reserved<Self::Core, Self::Wait>;
+}
+
+/// What a limiting pattern decides of one request, before the inner service sees it.
+pub trait Admit<Req>: Gate {
+    /// Decides, counting a refusal. Never answers [`Decision::Wait`] where callers wait in readiness.
+    fn admit(&self, request: &Req) -> Decision<Self::Core, Self::Wait>;
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Decision<C: Core, W> {
+    /// It may go now.
+    Admitted(Permit<C>),
+    /// It may go later.
+    Wait(W),
+    /// It may not go.
+    Refused(Rejected),
+}
+
+impl<C: Core, W> From<Result<Permit<C>, Rejected>> for Decision<C, W> {
+    fn from(answer: Result<Permit<C>, Rejected>) -> Self {
+        match answer {
+            Ok(permit) => Self::Admitted(permit),
+            Err(rejected) => Self::Refused(rejected),
+        }
+    }
+}
+
+/// What becomes of a service that asks for readiness.
+#[derive(Debug)]
+pub enum Reserved<C: Core, W> {
+    /// It is ready, with this for its next call.
+    Now(Permit<C>),
+    /// It is not ready yet.
+    Wait(W),
+    /// It cannot wait: it is ready, and its call is decided when it comes.
+    Undecided,
+}

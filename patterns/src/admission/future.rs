@@ -1,0 +1,255 @@
+//! The futures: of a call through the layer, of a plain operation, and of a plain permit.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+use tower_service::Service;
+
+use super::admit::{Core, Gate, Wait};
+use super::patience::Patience;
+use super::permit::Permit;
+use crate::clock;
+use crate::deadline;
+use crate::error::{BoxError, Rejected};
+
+pin_project! {
+    /// A call through a limit: under way, in line, or refused. Dropping it drops the call of the inner service, then the
+    /// permit, or gives up the place in line.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, A, Req>
+    where
+        S: Service<Req>,
+        A: Gate,
+    {
+        #[pin]
+        state: State<S::Future, A::Wait, A::Core, S, Req>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F, W, C: Core, S, Req> {
+        // The inner future is dropped before the permit is given back.
+        Running { #[pin] future: F, permit: Permit<C> },
+        Waiting { #[pin] wait: W, call: Option<(S, Req)> },
+        // Its turn has come → the clone is polled ready.
+        Readying { permit: Option<Permit<C>>, service: S, request: Option<Req>, patience: Patience, #[pin] timer: Option<Sleep> },
+        Refused { rejected: Option<Rejected> },
+        Done,
+    }
+}
+
+impl<S, A, Req> ResponseFuture<S, A, Req>
+where
+    S: Service<Req>,
+    A: Gate,
+{
+    #[inline]
+    pub(super) fn running(future: S::Future, permit: Permit<A::Core>) -> Self {
+        Self { state: State::Running { future, permit } }
+    }
+
+    pub(super) fn waiting(wait: A::Wait, service: S, request: Req) -> Self {
+        Self { state: State::Waiting { wait, call: Some((service, request)) } }
+    }
+
+    pub(super) fn refused(rejected: Rejected) -> Self {
+        Self { state: State::Refused { rejected: Some(rejected) } }
+    }
+}
+
+impl<S, A, Req> Future for ResponseFuture<S, A, Req>
+where
+    S: Service<Req>,
+    S::Error: Into<BoxError>,
+    A: Gate,
+{
+    type Output = Result<S::Response, BoxError>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        let output = loop {
+            let next = match state.as_mut().project() {
+                StateProjection::Running { future, permit } => {
+                    let result = ready!(permit.within(|| future.poll(cx)));
+                    permit.answered(result.is_ok());
+                    break result.map_err(Into::into);
+                }
+                StateProjection::Waiting { mut wait, call } => {
+                    let granted = ready!(wait.as_mut().poll(cx));
+                    let permit = match granted.or_else(|refusal| Permit::refused(wait.core(), refusal)) {
+                        Ok(permit) => permit,
+                        Err(rejected) => break Err(rejected.into()),
+                    };
+                    let Some((service, request)) = call.take() else { return Poll::Pending };
+                    let patience = wait.patience();
+                    State::Readying { permit: Some(permit), service, request: Some(request), patience, timer: None }
+                }
+                StateProjection::Readying { permit, service, request, patience, timer } => {
+                    match deadline::suspended(|| service.poll_ready(cx)) {
+                        Poll::Ready(ready) => {
+                            let (Some(permit), Some(request)) = (permit.take(), request.take()) else {
+                                return Poll::Pending;
+                            };
+                            let mut permit = permit.start();
+                            if let Err(error) = ready {
+                                permit.failed();
+                                break Err(error.into());
+                            }
+                            // One reading of the clock for the layers below, which are called here and not from above.
+                            let _now = clock::enter();
+                            let future = permit.within(|| service.call(request));
+                            State::Running { future, permit }
+                        }
+                        Poll::Pending => {
+                            let reason = ready!(patience.poll(timer, cx));
+                            let Some(held) = permit.as_ref() else { return Poll::Pending };
+                            if let Some(rejected) = held.core().account().refuse(reason.into()) {
+                                break Err(rejected.into());
+                            }
+                            // Only observed: it may wait on.
+                            *patience = Patience::unbounded();
+                            return Poll::Pending;
+                        }
+                    }
+                }
+                StateProjection::Refused { rejected } => match rejected.take() {
+                    Some(rejected) => break Err(rejected.into()),
+                    None => return Poll::Pending,
+                },
+                StateProjection::Done => {
+                    debug_assert!(false, "polled after it was ready");
+                    return Poll::Pending;
+                }
+            };
+            state.set(next);
+        };
+        // The inner future goes now and not when somebody drops this one: with it goes what it holds.
+        state.set(State::Done);
+        Poll::Ready(output)
+    }
+}
+
+impl<S, A, Req> fmt::Debug for ResponseFuture<S, A, Req>
+where
+    S: Service<Req>,
+    A: Gate,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("admission::ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// Waits for a permit. It asks when it is polled for the first time, and stands in line from then on.
+    ///
+    /// # Errors
+    /// [`Rejected`] with the reason.
+    ///
+    /// # Cancellation
+    /// Dropped, it leaves the line; what it was granted in that moment goes to the next.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Acquire<W> {
+        #[pin]
+        wait: W,
+    }
+}
+
+impl<W: Wait> Acquire<W> {
+    pub(crate) fn new(wait: W) -> Self {
+        Self { wait }
+    }
+}
+
+impl<W: Wait> Future for Acquire<W> {
+    type Output = Result<Permit<W::Core>, Rejected>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut wait = self.project().wait;
+        let granted = ready!(wait.as_mut().poll(cx));
+        Poll::Ready(granted.or_else(|refusal| Permit::refused(wait.core(), refusal)).map(Permit::start))
+    }
+}
+
+impl<W: Wait> fmt::Debug for Acquire<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acquire").finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// Runs a future under a permit, for which it asks when it is polled for the first time.
+    ///
+    /// # Errors
+    /// [`Rejected`] if there is none, and the future is dropped unpolled; else what the future ends with.
+    ///
+    /// # Cancellation
+    /// Dropping it drops the future and gives the permit back, or leaves the line.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Run<F, W: Wait> {
+        #[pin]
+        state: RunState<F, W, W::Core>,
+    }
+}
+
+pin_project! {
+    #[project = RunProjection]
+    enum RunState<F, W, C: Core> {
+        Acquiring { #[pin] acquire: Acquire<W>, future: Option<F> },
+        Running { #[pin] future: F, permit: Permit<C> },
+        Done,
+    }
+}
+
+impl<F, W: Wait> Run<F, W> {
+    pub(crate) fn new(wait: W, future: F) -> Self {
+        Self { state: RunState::Acquiring { acquire: Acquire::new(wait), future: Some(future) } }
+    }
+}
+
+impl<F, W, T, E> Future for Run<F, W>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Into<BoxError>,
+    W: Wait,
+{
+    type Output = Result<T, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        let output = loop {
+            let next = match state.as_mut().project() {
+                RunProjection::Acquiring { acquire, future } => match ready!(acquire.poll(cx)) {
+                    Ok(permit) => {
+                        let Some(future) = future.take() else { return Poll::Pending };
+                        RunState::Running { future, permit }
+                    }
+                    Err(rejected) => break Err(rejected.into()),
+                },
+                RunProjection::Running { future, permit } => {
+                    let result = ready!(permit.within(|| future.poll(cx)));
+                    permit.answered(result.is_ok());
+                    break result.map_err(Into::into);
+                }
+                RunProjection::Done => {
+                    debug_assert!(false, "polled after it was ready");
+                    return Poll::Pending;
+                }
+            };
+            state.set(next);
+        };
+        state.set(RunState::Done);
+        Poll::Ready(output)
+    }
+}
+
+impl<F, W: Wait> fmt::Debug for Run<F, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,112 @@
+//! One admitted call.
+
+use std::fmt;
+
+use super::admit::Core;
+use crate::counts::Ended;
+use crate::error::{Refusal, Rejected};
+use crate::mode::Mode;
+use crate::sync::Arc;
+
+/// Leave for one call. Dropped, it gives back what it holds.
+///
+/// A plain value: keep it wherever what it stands for goes on, such as in the body of a response.
+/// Say how the call ended with [`succeeded`](Self::succeeded) or [`failed`](Self::failed); dropped without a word, it
+/// counts as neutral.
+#[must_use = "a permit is given back when it is dropped"]
+pub struct Permit<C: Core> {
+    core: Arc<C>,
+    /// `None` where the mode let the call through without.
+    units: Option<C::Units>,
+    /// How the call ends if this is dropped now; `None` before it has started.
+    ended: Option<Ended>,
+}
+
+impl<C: Core> Permit<C> {
+    /// Leave to start a call with `units` of `core`.
+    #[inline]
+    pub(crate) fn new(core: &Arc<C>, units: C::Units) -> Self {
+        Self { core: Arc::clone(core), units: Some(units), ended: None }
+    }
+
+    /// Leave to start a call that the mode lets through.
+    pub(crate) fn without_units(core: &Arc<C>) -> Self {
+        Self { core: Arc::clone(core), units: None, ended: None }
+    }
+
+    pub(super) fn core(&self) -> &Arc<C> {
+        &self.core
+    }
+
+    /// Asks `core` unless its mode is to ask nothing.
+    #[inline]
+    pub(crate) fn ask(core: &Arc<C>, ask: impl FnOnce(&C) -> Result<C::Units, Refusal>) -> Result<Self, Rejected> {
+        if core.account().mode() == Mode::Disabled {
+            return Ok(Self::without_units(core));
+        }
+        match ask(core) {
+            Ok(units) => Ok(Self::new(core, units)),
+            Err(refusal) => Self::refused(core, refusal),
+        }
+    }
+
+    /// Counts the refusal; the error, unless the mode lets the call through.
+    pub(crate) fn refused(core: &Arc<C>, refusal: impl Into<Refusal>) -> Result<Self, Rejected> {
+        match core.account().refuse(refusal.into()) {
+            Some(rejected) => Err(rejected),
+            None => Ok(Self::without_units(core)),
+        }
+    }
+
+    /// Counts the start of the call.
+    #[inline]
+    pub(crate) fn start(mut self) -> Self {
+        self.core.account().start();
+        self.ended = Some(Ended::Neutral);
+        self
+    }
+
+    /// Runs the inner service; if it panics, the call has failed.
+    #[inline]
+    pub(crate) fn within<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        self.ended = Some(Ended::Failed);
+        let result = f();
+        self.ended = Some(Ended::Neutral);
+        result
+    }
+
+    /// The inner service has answered.
+    #[inline]
+    pub(crate) fn answered(&mut self, ok: bool) {
+        self.ended = Some(if ok { Ended::Ok } else { Ended::Failed });
+    }
+
+    /// Ends the call well.
+    pub fn succeeded(mut self) {
+        self.answered(true);
+    }
+
+    /// Ends the call as a failure.
+    pub fn failed(mut self) {
+        self.answered(false);
+    }
+}
+
+impl<C: Core> Drop for Permit<C> {
+    #[inline]
+    fn drop(&mut self) {
+        // Counted first: no reader sees more calls in flight than there are units.
+        if let Some(ended) = self.ended {
+            self.core.account().end(ended);
+        }
+        if let Some(units) = self.units.take() {
+            self.core.give_back(units, self.ended.is_some());
+        }
+    }
+}
+
+impl<C: Core> fmt::Debug for Permit<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("name", self.core.account().name()).finish_non_exhaustive()
+    }
+}

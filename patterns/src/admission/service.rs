@@ -1,0 +1,121 @@
+//! The service: readiness, and who is called.
+
+use std::fmt;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tower_service::Service;
+
+use super::admit::{Admit, Decision, Gate, Reserved};
+use super::future::ResponseFuture;
+use super::permit::Permit;
+use crate::error::BoxError;
+use crate::mode::Waiting;
+
+/// A service behind a limit.
+pub struct Limited<S, A: Gate> {
+    inner: S,
+    gate: A,
+    /// What the next call spends; only where callers wait in readiness.
+    reserved: Option<Permit<A::Core>>,
+    /// The place in line of a service that is not ready; likewise.
+    queued: Option<Pin<Box<A::Wait>>>,
+}
+
+impl<S, A: Gate> Limited<S, A> {
+    pub(super) fn new(inner: S, gate: A) -> Self {
+        Self { inner, gate, reserved: None, queued: None }
+    }
+
+    /// The service below.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Waits until one unit is reserved for the next call, or until that is for the call to decide.
+    fn poll_reserved(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.reserved.is_none() {
+            if let Some(queued) = &mut self.queued {
+                // If it ends without a permit, then `call` asks again and tells why.
+                self.reserved = ready!(queued.as_mut().poll(cx)).ok();
+                self.queued = None;
+                break;
+            }
+            match self.gate.reserve() {
+                Reserved::Now(permit) => self.reserved = Some(permit),
+                Reserved::Wait(wait) => self.queued = Some(Box::pin(wait)),
+                Reserved::Undecided => break,
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<S, A, Req> Service<Req> for Limited<S, A>
+where
+    S: Service<Req> + Clone,
+    S::Error: Into<BoxError>,
+    A: Admit<Req>,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, A, Req>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if self.gate.waiting() == Waiting::InReadiness {
+            ready!(self.poll_reserved(cx));
+        }
+        let ready = ready!(self.inner.poll_ready(cx)).map_err(Into::into);
+        if ready.is_err() {
+            // This service will not be called any more; the unit goes to one that will.
+            self.reserved = None;
+        }
+        Poll::Ready(ready)
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let decision = match self.reserved.take() {
+            Some(permit) => Decision::Admitted(permit),
+            None => self.gate.admit(&request),
+        };
+        match decision {
+            Decision::Admitted(permit) => {
+                let mut permit = permit.start();
+                let future = permit.within(|| self.inner.call(request));
+                ResponseFuture::running(future, permit)
+            }
+            Decision::Wait(wait) => {
+                self.release_inner();
+                ResponseFuture::waiting(wait, self.inner.clone(), request)
+            }
+            Decision::Refused(rejected) => {
+                self.release_inner();
+                ResponseFuture::refused(rejected)
+            }
+        }
+    }
+}
+
+impl<S: Clone, A: Gate> Limited<S, A> {
+    /// Gives back whatever the inner service has reserved for the call that is not made now.
+    fn release_inner(&mut self) {
+        let fresh = self.inner.clone();
+        drop(mem::replace(&mut self.inner, fresh));
+    }
+}
+
+impl<S: Clone, A: Gate + Clone> Clone for Limited<S, A> {
+    /// Shares the limit; a reservation is never copied.
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), self.gate.clone())
+    }
+}
+
+impl<S: fmt::Debug, A: Gate + fmt::Debug> fmt::Debug for Limited<S, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limited").field("inner", &self.inner).field("gate", &self.gate).finish_non_exhaustive()
+    }
+}

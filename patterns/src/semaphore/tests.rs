@@ -1,0 +1,471 @@
+//! Layer, service and handle on a paused clock.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore as Tokens, oneshot};
+use tokio::time::{Instant, advance};
+use tower::{Layer, Service, ServiceExt, service_fn};
+
+use super::*;
+use crate::{BoxError, Deadline, Mode, Reason, Rejected, Waiting};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// One permit.
+fn config() -> SemaphoreConfig {
+    SemaphoreConfig::new("db", 1).max_waiting(2)
+}
+
+fn semaphore(config: SemaphoreConfig) -> SemaphoreHandle {
+    SemaphoreHandle::new(config).unwrap()
+}
+
+fn poll_now<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn reason<T>(result: Result<T, BoxError>) -> Reason {
+    Rejected::find(&*result.err().expect("an error")).expect("a refusal").reason
+}
+
+type Held = Arc<Tokens>;
+
+/// Ready only with one of its tokens, which the call keeps until it is answered through the channel.
+struct Slow {
+    tokens: Held,
+    reserved: Option<OwnedSemaphorePermit>,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Slow {
+    fn new(tokens: usize) -> Self {
+        Self { tokens: Arc::new(Tokens::new(tokens)), reserved: None, calls: Arc::default() }
+    }
+}
+
+impl Clone for Slow {
+    fn clone(&self) -> Self {
+        Self { tokens: self.tokens.clone(), reserved: None, calls: self.calls.clone() }
+    }
+}
+
+type Answer = oneshot::Receiver<Result<u32, BoxError>>;
+
+impl Service<Answer> for Slow {
+    type Response = u32;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<u32, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if self.reserved.is_none() {
+            self.reserved = self.tokens.clone().try_acquire_owned().ok();
+        }
+        if self.reserved.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        // Asked again at the next turn of the scheduler.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn call(&mut self, answer: Answer) -> Self::Future {
+        let token = self.reserved.take().expect("called without readiness");
+        // ORDERING: Relaxed, one thread.
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            let _token = token;
+            answer.await?
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_beyond_the_limit_wait_their_turn() {
+    let layer = SemaphoreLayer::new(config()).unwrap();
+    let mut service = layer.layer(Slow::new(9));
+    let (first, answer) = oneshot::channel();
+    let running = service.ready().await.unwrap().call(answer);
+    let (second, answer) = oneshot::channel();
+    let mut waiting = pin!(service.ready().await.unwrap().call(answer));
+    assert!(poll_now(waiting.as_mut()).is_pending());
+    let stats = layer.handle().stats();
+    assert_eq!((stats.in_use, stats.waiting, stats.calls.admitted), (1, 1, 1));
+    first.send(Ok(1)).unwrap();
+    assert_eq!(running.await.unwrap(), 1);
+    second.send(Ok(2)).unwrap();
+    assert_eq!(waiting.await.unwrap(), 2);
+    let stats = layer.handle().stats();
+    assert_eq!((stats.calls.ok, stats.calls.in_flight, stats.in_use, stats.waiting), (2, 0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_ends_after_max_wait_or_at_the_deadline() {
+    let semaphore = semaphore(config());
+    let _held = semaphore.try_acquire().unwrap();
+    let start = Instant::now();
+    assert_eq!(semaphore.acquire().await.unwrap_err().reason, Reason::MaxWait);
+    assert_eq!(start.elapsed(), SECOND);
+    let start = Instant::now();
+    let cut = Deadline::after(SECOND / 4).scope(semaphore.acquire()).await;
+    assert_eq!((cut.unwrap_err().reason, start.elapsed()), (Reason::Deadline, SECOND / 4));
+    let passed = Deadline::after(Duration::ZERO).scope(semaphore.acquire());
+    let Poll::Ready(Err(rejected)) = poll_now(pin!(passed)) else { panic!("it waits") };
+    assert_eq!(rejected.reason, Reason::Deadline);
+    assert_eq!(semaphore.stats().calls.rejected, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_refusal_has_its_reason() {
+    let semaphore = semaphore(config().max_waiting(1));
+    assert_eq!(semaphore.try_acquire_many(2).unwrap_err().reason, Reason::Never);
+    assert_eq!(semaphore.acquire_many(2).await.unwrap_err().reason, Reason::Never);
+    let _held = semaphore.try_acquire().unwrap();
+    assert_eq!(semaphore.try_acquire().unwrap_err().reason, Reason::Full);
+    let mut waiting = pin!(semaphore.acquire());
+    assert!(poll_now(waiting.as_mut()).is_pending());
+    assert_eq!(semaphore.acquire().await.unwrap_err().reason, Reason::QueueFull);
+    semaphore.update(semaphore.config().max_waiting(0)).unwrap();
+    assert_eq!(semaphore.acquire().await.unwrap_err().reason, Reason::Full);
+    semaphore.close();
+    assert_eq!(waiting.await.unwrap_err().reason, Reason::Closed);
+    assert_eq!(semaphore.try_acquire().unwrap_err().reason, Reason::Closed);
+    assert_eq!(
+        semaphore.run(async { Ok::<_, BoxError>(()) }).await.map_err(|e| reason::<()>(Err(e))),
+        Err(Reason::Closed)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_or_waiting_call_returns_the_reservation_of_the_inner_service() {
+    let inner = Slow::new(1);
+    let tokens = inner.tokens.clone();
+    let layer = SemaphoreLayer::new(config()).unwrap();
+    let mut service = layer.layer(inner);
+    let held = layer.handle().try_acquire().unwrap();
+    service.ready().await.unwrap();
+    assert_eq!(tokens.available_permits(), 0, "readiness holds a token");
+    let (_answer, receiver) = oneshot::channel();
+    let mut waiting = pin!(service.call(receiver));
+    assert_eq!(tokens.available_permits(), 1, "a call in line holds none");
+    assert!(poll_now(waiting.as_mut()).is_pending());
+    drop(held);
+    assert!(poll_now(waiting.as_mut()).is_pending());
+    assert_eq!(tokens.available_permits(), 0, "its turn came");
+    assert_eq!(layer.handle().stats().calls.in_flight, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_readiness_after_a_wait_is_bounded_too() {
+    let inner = Slow::new(1);
+    let tokens = inner.tokens.clone();
+    let layer = SemaphoreLayer::new(config()).unwrap();
+    let semaphore = layer.handle();
+    let mut service = layer.layer(inner);
+    let held = semaphore.try_acquire().unwrap();
+    let (_answer, receiver) = oneshot::channel();
+    let waiting = service.ready().await.unwrap().call(receiver);
+    let _token = tokens.try_acquire_owned().unwrap();
+    let task = tokio::spawn(waiting);
+    advance(SECOND / 2).await;
+    drop(held);
+    assert!(!task.is_finished());
+    // The inner service asks to be polled again and again, so that the paused clock does not move by itself.
+    for _ in 0..60 {
+        tokio::task::yield_now().await;
+        advance(SECOND / 100).await;
+    }
+    assert_eq!(reason(task.await.unwrap()), Reason::MaxWait);
+    let stats = semaphore.stats();
+    assert_eq!((stats.in_use, stats.calls.admitted, stats.calls.in_flight, stats.calls.rejected), (0, 1, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_granted_to_a_dropped_waiter_goes_to_the_next() {
+    let semaphore = semaphore(config());
+    let held = semaphore.try_acquire().unwrap();
+    let mut first = Box::pin(semaphore.acquire());
+    let mut second = Box::pin(semaphore.acquire());
+    assert!(poll_now(first.as_mut()).is_pending() && poll_now(second.as_mut()).is_pending());
+    drop(held);
+    assert_eq!(semaphore.stats().waiting, 1, "the first was granted and does not know");
+    drop(first);
+    assert!(matches!(poll_now(second.as_mut()), Poll::Ready(Ok(_))));
+    assert_eq!(semaphore.available(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_that_comes_with_the_timer_is_kept() {
+    let semaphore = semaphore(config());
+    let held = semaphore.try_acquire().unwrap();
+    let mut waiting = Box::pin(semaphore.acquire());
+    assert!(poll_now(waiting.as_mut()).is_pending());
+    advance(2 * SECOND).await;
+    drop(held);
+    assert!(matches!(poll_now(waiting.as_mut()), Poll::Ready(Ok(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_overtakes() {
+    let semaphore = semaphore(config().limit(3));
+    let one = semaphore.try_acquire().unwrap();
+    let mut three = Box::pin(semaphore.acquire_many(3));
+    assert!(poll_now(three.as_mut()).is_pending());
+    assert_eq!((semaphore.try_acquire().unwrap_err().reason, semaphore.available()), (Reason::Full, 0));
+    let mut late = Box::pin(semaphore.acquire());
+    assert!(poll_now(late.as_mut()).is_pending());
+    drop(three);
+    assert!(poll_now(late.as_mut()).is_ready(), "it was in its way");
+    drop(one);
+    assert_eq!(semaphore.available(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_come_is_first_in_lifo() {
+    let semaphore = semaphore(config().order(Order::Lifo));
+    let held = semaphore.try_acquire().unwrap();
+    let (mut old, mut new) = (Box::pin(semaphore.acquire()), Box::pin(semaphore.acquire()));
+    assert!(poll_now(old.as_mut()).is_pending() && poll_now(new.as_mut()).is_pending());
+    drop(held);
+    assert!(poll_now(old.as_mut()).is_pending());
+    assert!(poll_now(new.as_mut()).is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shrunk_limit_is_a_debt_paid_as_permits_come_back() {
+    let semaphore = semaphore(config().limit(4));
+    let mut held: Vec<_> = (0..4).map(|_| semaphore.try_acquire().unwrap()).collect();
+    let (mut heavy, mut light) = (Box::pin(semaphore.acquire_many(3)), Box::pin(semaphore.acquire()));
+    assert!(poll_now(heavy.as_mut()).is_pending() && poll_now(light.as_mut()).is_pending());
+    semaphore.resize(2).unwrap();
+    let stats = semaphore.stats();
+    assert_eq!((stats.limit, stats.in_use, stats.waiting), (2, 4, 1));
+    assert_eq!(heavy.await.unwrap_err().reason, Reason::Never);
+    for _ in 0..2 {
+        held.pop();
+        assert!(poll_now(light.as_mut()).is_pending());
+    }
+    held.pop();
+    assert!(poll_now(light.as_mut()).is_ready());
+    drop(held);
+    semaphore.resize(5).unwrap();
+    assert_eq!(semaphore.available(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn growth_admits_those_who_wait() {
+    let semaphore = semaphore(config());
+    let _held = semaphore.try_acquire().unwrap();
+    let tasks: Vec<_> = (0..2)
+        .map(|_| {
+            let semaphore = semaphore.clone();
+            tokio::spawn(async move { semaphore.acquire().await.map(drop) })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    assert_eq!(semaphore.stats().waiting, 2);
+    semaphore.resize(3).unwrap();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn updates_are_checked_whole() {
+    let semaphore = semaphore(config());
+    for (field, bad) in [
+        ("limit", config().limit(0)),
+        ("waiting", config().waiting(Waiting::InReadiness)),
+        ("name", SemaphoreConfig::new("other", 1)),
+    ] {
+        assert_eq!(semaphore.update(bad).unwrap_err().field, field);
+        assert_eq!(semaphore.config(), config());
+    }
+    let in_readiness = SemaphoreLayer::new(config().waiting(Waiting::InReadiness)).unwrap();
+    assert_eq!(in_readiness.cost(|_: &Answer| 2).unwrap_err().field, "waiting");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cost_of_a_request_counts() {
+    let layer = SemaphoreLayer::new(config().limit(3).max_waiting(0)).unwrap().cost(|cost: &u32| *cost).unwrap();
+    let semaphore = layer.handle();
+    let mut service = layer.layer(service_fn(|cost: u32| {
+        let semaphore = semaphore.clone();
+        async move { Ok::<_, BoxError>((cost, semaphore.stats().in_use)) }
+    }));
+    assert_eq!(service.ready().await.unwrap().call(2).await.unwrap(), (2, 2));
+    assert_eq!(service.ready().await.unwrap().call(0).await.unwrap(), (0, 1));
+    assert_eq!(reason(service.ready().await.unwrap().call(4).await), Reason::Never);
+    let _held = semaphore.try_acquire_many(2).unwrap();
+    assert_eq!(reason(service.ready().await.unwrap().call(2).await), Reason::Full);
+}
+
+#[tokio::test(start_paused = true)]
+async fn observing_refuses_nothing_and_counts_what_it_would() {
+    let semaphore = semaphore(config());
+    let held = semaphore.try_acquire().unwrap();
+    let mut waiting = Box::pin(semaphore.acquire());
+    assert!(poll_now(waiting.as_mut()).is_pending());
+    semaphore.update(config().mode(Mode::Observe)).unwrap();
+    assert!(matches!(poll_now(waiting.as_mut()), Poll::Ready(Ok(_))), "who waits is let through");
+    semaphore.try_acquire().unwrap().succeeded();
+    assert!(matches!(poll_now(pin!(semaphore.acquire())), Poll::Ready(Ok(_))));
+    let stats = semaphore.stats();
+    assert_eq!((stats.in_use, stats.calls.rejected, stats.calls.admitted), (1, 3, 4));
+    semaphore.update(config().mode(Mode::Disabled)).unwrap();
+    semaphore.try_acquire_many(9).unwrap().failed();
+    let stats = semaphore.stats();
+    assert_eq!((stats.calls.rejected, stats.calls.ok, stats.calls.failed, stats.calls.neutral), (3, 1, 1, 2));
+    drop(held);
+    assert_eq!(semaphore.stats().calls.in_flight, 0);
+}
+
+fn in_readiness(max_waiting: u32) -> SemaphoreLayer {
+    SemaphoreLayer::new(config().max_waiting(max_waiting).waiting(Waiting::InReadiness)).unwrap()
+}
+
+async fn poll_ready<S: Service<Answer>>(service: &mut S) -> Poll<Result<(), S::Error>> {
+    poll_fn(|cx| Poll::Ready(service.poll_ready(cx))).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_readiness_one_permit_is_reserved_and_spent_by_the_call() {
+    let layer = in_readiness(2);
+    let semaphore = layer.handle();
+    let mut first = layer.layer(Slow::new(9));
+    for _ in 0..2 {
+        first.ready().await.unwrap();
+        assert_eq!(semaphore.stats().in_use, 1);
+    }
+    let mut second = first.clone();
+    assert!(poll_ready(&mut second).await.is_pending(), "a clone has no permit");
+    let (answer, receiver) = oneshot::channel();
+    let call = first.call(receiver);
+    assert_eq!((semaphore.stats().calls.in_flight, semaphore.stats().in_use), (1, 1));
+    answer.send(Ok(7)).unwrap();
+    assert_eq!(call.await.unwrap(), 7);
+    assert!(poll_ready(&mut second).await.is_ready());
+    // A whole day: in readiness nobody is refused for waiting long.
+    let mut third = second.clone();
+    assert!(poll_ready(&mut third).await.is_pending());
+    advance(24 * 3600 * SECOND).await;
+    assert!(poll_ready(&mut third).await.is_pending());
+    drop(second);
+    third.ready().await.unwrap();
+    assert_eq!(semaphore.stats().calls.rejected, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_readiness_a_dropped_service_wakes_the_next() {
+    let layer = in_readiness(2);
+    let mut first = layer.layer(Slow::new(9));
+    first.ready().await.unwrap();
+    let mut second = first.clone();
+    let waiting = tokio::spawn(async move { second.ready().await.map(|_| ()) });
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    drop(first);
+    waiting.await.unwrap().unwrap();
+    assert_eq!(layer.handle().available(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_readiness_the_call_is_refused_where_there_is_no_place_to_wait() {
+    let layer = in_readiness(1);
+    let mut first = layer.layer(Slow::new(9));
+    first.ready().await.unwrap();
+    let (mut second, mut third) = (first.clone(), first.clone());
+    assert!(poll_ready(&mut second).await.is_pending());
+    assert!(poll_ready(&mut third).await.is_ready());
+    let (_answer, receiver) = oneshot::channel();
+    assert_eq!(reason(third.call(receiver).await), Reason::Full);
+    layer.handle().close();
+    second.ready().await.unwrap();
+    let (_answer, receiver) = oneshot::channel();
+    assert_eq!(reason(second.call(receiver).await), Reason::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn outcomes_are_counted_once() {
+    let semaphore = semaphore(config());
+    assert!(semaphore.run(async { Err::<(), BoxError>("broken".into()) }).await.is_err());
+    semaphore.run(async { Ok::<_, BoxError>(()) }).await.unwrap();
+    let mut dropped = Box::pin(semaphore.run(std::future::pending::<Result<(), BoxError>>()));
+    assert!(poll_now(dropped.as_mut()).is_pending());
+    assert_eq!(semaphore.stats().calls.in_flight, 1);
+    drop(dropped);
+    let calls = semaphore.stats().calls;
+    assert_eq!((calls.admitted, calls.ok, calls.failed, calls.neutral, calls.in_flight), (3, 1, 1, 1, 0));
+}
+
+#[test]
+fn futures_and_services_are_send() {
+    fn send<T: Send>(_: &T) {}
+    let layer = SemaphoreLayer::new(config()).unwrap();
+    let mut service = layer.layer(service_fn(|(): ()| async { Ok::<_, BoxError>(()) }));
+    send(&service);
+    send(&service.call(()));
+    send(&layer.handle().acquire());
+    send(&layer.handle().run(async { Ok::<_, BoxError>(()) }));
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn a_configuration_is_read_back_from_what_was_written() {
+    let config = config().order(Order::Lifo).mode(Mode::Observe).waiting(Waiting::InReadiness);
+    let written = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<SemaphoreConfig>(&written).unwrap(), config);
+    let short: SemaphoreConfig = serde_json::from_str(r#"{"name":"db","limit":8}"#).unwrap();
+    assert_eq!(short, SemaphoreConfig::new("db", 8));
+    let unset: SemaphoreConfig = serde_json::from_str(r#"{"name":"db"}"#).unwrap();
+    assert_eq!(unset.check().unwrap_err().field, "limit");
+    assert!(serde_json::from_str::<SemaphoreConfig>(r#"{"name":"db","limit":8,"limits":9}"#).is_err());
+}
+
+#[cfg(feature = "metrics")]
+#[tokio::test(start_paused = true)]
+async fn metrics_follow_the_calls() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _local = ::metrics::set_default_local_recorder(&recorder);
+    let values = || -> std::collections::BTreeMap<String, f64> {
+        let name = |key: &::metrics::Key| {
+            let reason = key.labels().find(|label| label.key() == "reason" && !label.value().is_empty());
+            let outcome = key.labels().find(|label| label.key() == "outcome").map_or("", |label| label.value());
+            format!("{} {outcome} {}", key.name(), reason.map_or("", |label| label.value())).trim().to_owned()
+        };
+        let value = |value| match value {
+            DebugValue::Counter(count) => count as f64,
+            DebugValue::Gauge(value) => value.into_inner(),
+            DebugValue::Histogram(values) => values.iter().map(|value| value.into_inner()).sum(),
+        };
+        snapshotter.snapshot().into_vec().into_iter().map(|(key, _, _, it)| (name(key.key()), value(it))).collect()
+    };
+    let semaphore = semaphore(config());
+    let held = semaphore.try_acquire().unwrap();
+    let mut waiting = Box::pin(semaphore.acquire());
+    assert!(poll_now(waiting.as_mut()).is_pending());
+    let now = values();
+    assert_eq!((now["seawall_in_flight"], now["seawall_queue_depth"], now["seawall_limit"]), (1.0, 1.0, 1.0));
+    advance(SECOND / 2).await;
+    held.succeeded();
+    waiting.await.unwrap().failed();
+    assert!(semaphore.try_acquire_many(2).is_err());
+    semaphore.resize(3).unwrap();
+    // The snapshot before has set all gauges to zero.
+    let now = values();
+    assert_eq!((now["seawall_in_flight"], now["seawall_queue_depth"], now["seawall_limit"]), (-1.0, -1.0, 3.0));
+    assert_eq!(now["seawall_queue_wait_seconds"], 0.5);
+    assert_eq!((now["seawall_calls_total success"], now["seawall_calls_total failure"]), (1.0, 1.0));
+    assert_eq!(now["seawall_calls_total rejected never"], 1.0);
+    let _held = semaphore.try_acquire().unwrap();
+    semaphore.rebind_metrics();
+    let now = values();
+    assert_eq!((now["seawall_in_flight"], now["seawall_limit"]), (1.0, 3.0));
+}
