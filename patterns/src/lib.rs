@@ -29,6 +29,8 @@ mod clock;
 mod counts;
 pub mod deadline;
 mod error;
+#[cfg(feature = "http")]
+pub mod http;
 mod mode;
 pub mod overrides;
 pub mod retry;
