@@ -82,6 +82,8 @@ mod service;
 mod future;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 pub use self::{

@@ -348,14 +348,16 @@ impl Permits {
         self.word().has(Word::ROOM)
     }
 
-    /// How many could be taken by one who may use any that are in no share; 0 while somebody waits for them.
+    /// How many could be taken by one who may use any that are in no share; 0 while somebody waits for them, or closed.
     pub fn available(&self) -> u32 {
         let word = self.word();
-        if word.has(Word::DIVIDED) {
-            let lines = self.lines.lock();
-            return if lines.waiting > 0 { 0 } else { lines.common(self.word()) };
+        if word.has(Word::CLOSED | Word::QUEUED) {
+            return 0;
         }
-        if word.has(Word::QUEUED) { 0 } else { word.limit().saturating_sub(word.in_use()) }
+        if word.has(Word::DIVIDED) {
+            return self.lines.lock().common(self.word());
+        }
+        word.limit().saturating_sub(word.in_use())
     }
 
     /// How many are in use; more than the limit after that has shrunk.
