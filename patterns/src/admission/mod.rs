@@ -1,7 +1,7 @@
 //! What every limit shares: one layer, one service and one future, and the account of their calls.
 //!
 //! A limiting pattern decides of a request before the inner service sees it: admitted, to wait, or refused. Its core and
-//! its [`Wait`](admit::Wait) are its own; all else is here, and the pattern gives it its name:
+//! its wait are its own; all else is here, and the pattern gives it its name:
 //! [`Semaphore<S>`](crate::Semaphore) is [`Limited`] by a semaphore.
 //!
 //! ```text

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use ::http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use crate::admission::{Core, Permit};
 use crate::circuit_breaker::{Admission, Outcome};
 
 /// What lives as long as a response body, such as a permit or the admission of a breaker.
@@ -73,12 +74,45 @@ impl BodyGuard for Admission {
     }
 }
 
+/// A complete body is a success, a broken one a failure; one that is dropped before its end is neutral.
+impl<C: Core> BodyGuard for Permit<C> {
+    fn end(self, end: BodyEnd) {
+        match end {
+            BodyEnd::Complete => self.succeeded(),
+            BodyEnd::Failed => self.failed(),
+        }
+    }
+}
+
 pin_project! {
     /// A body with a guard that lives to its end. Frames, trailers and size pass as they are.
     ///
     /// The end is the first of: the body says that it is over, nothing is left of its exact size, its trailers, an error. So
     /// the guard goes as soon as the last byte was read, though a server then drops the body without asking it for more; and
     /// at once where the body is empty.
+    ///
+    /// # Example
+    /// ```
+    /// use axum::{body::Body, http::Response};
+    /// use http_body_util::BodyExt;
+    /// use seawall::{BoxError, SemaphoreConfig, SemaphoreHandle, http::GuardedBody, semaphore::Permit};
+    ///
+    /// // At most 8 downloads at once, each to its last byte.
+    /// async fn download(downloads: &SemaphoreHandle) -> Result<Response<GuardedBody<Body, Permit>>, BoxError> {
+    ///     let permit = downloads.acquire().await?;
+    ///     Ok(Response::new(GuardedBody::new(Body::from("a film"), permit)))
+    /// }
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// let downloads = SemaphoreHandle::new(SemaphoreConfig::new("downloads", 8))?;
+    /// let response = download(&downloads).await?;
+    /// assert_eq!(downloads.available(), 7);
+    /// response.into_body().collect().await?;
+    /// assert_eq!(downloads.available(), 8);
+    /// assert_eq!(downloads.stats().calls.ok, 1);
+    /// # Ok::<_, BoxError>(())
+    /// # }).unwrap();
+    /// ```
     #[derive(Debug)]
     pub struct GuardedBody<B, G> {
         #[pin]

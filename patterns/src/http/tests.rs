@@ -22,7 +22,10 @@ use super::*;
 use crate::circuit_breaker::{
     CancelPolicy, CircuitBreakerConfig, CircuitBreakerHandle, CircuitBreakerLayer, Outcome, State,
 };
-use crate::{Attempt, BoxError, Decision, Reason, Rejected, RetryPolicy, TimeoutConfig, TimeoutLayer, Transient};
+use crate::{
+    Attempt, BoxError, Decision, Reason, Rejected, RetryPolicy, SemaphoreConfig, SemaphoreHandle, TimeoutConfig,
+    TimeoutLayer, Transient,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -409,4 +412,18 @@ async fn any_guard_is_held_to_the_end_of_the_body() {
     assert_eq!(Arc::strong_count(&held), 1);
     let hint: SizeHint = GuardedBody::<_, Held<()>>::unguarded(Body::from("four")).size_hint();
     assert_eq!(hint.exact(), Some(4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_is_given_back_with_the_outcome_of_the_body() {
+    let semaphore = SemaphoreHandle::new(SemaphoreConfig::new("api", 1)).unwrap();
+    let body = |steps: &[Step]| GuardedBody::new(Script::response(steps).into_body(), semaphore.try_acquire().unwrap());
+    let read = body(&[Step::Data("a")]);
+    assert_eq!(semaphore.available(), 0);
+    read.collect().await.unwrap();
+    body(&[Step::Error]).collect().await.unwrap_err();
+    drop(body(&[Step::Data("a")]));
+    assert_eq!(semaphore.available(), 1);
+    let calls = semaphore.stats().calls;
+    assert_eq!((calls.ok, calls.failed, calls.neutral, calls.in_flight), (1, 1, 1, 0));
 }
