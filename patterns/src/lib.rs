@@ -5,6 +5,7 @@
 //! | a peer fails or is slow, and every call to it makes things worse | [`circuit_breaker`] |
 //! | a call failed by chance and may succeed if repeated | [`retry`](mod@retry) |
 //! | more calls at once than what is behind them can bear | [`semaphore`] |
+//! | at most so many calls in any hour | [`sliding_window`] |
 //! | a call takes longer than its answer is worth | [`timeout`] |
 //! | whoever called us has stopped waiting | [`Deadline`] |
 //! | one request needs no retry, or a timeout of its own | [`Overrides`] |
@@ -36,6 +37,7 @@ pub mod overrides;
 pub mod retry;
 pub mod rng;
 pub mod semaphore;
+pub mod sliding_window;
 mod striped;
 mod sync;
 mod telemetry;
@@ -54,6 +56,9 @@ pub use retry::{
     RetryStats, Stop, StopCounts, Transient, retry,
 };
 pub use semaphore::{Semaphore, SemaphoreConfig, SemaphoreHandle, SemaphoreLayer, SemaphoreStats};
+pub use sliding_window::{
+    SlidingWindow, SlidingWindowConfig, SlidingWindowHandle, SlidingWindowLayer, SlidingWindowStats,
+};
 pub use timeout::{Timeout, TimeoutConfig, TimeoutHandle, TimeoutLayer, TimeoutScope, TimeoutStats};
 
 /// The README's code runs.

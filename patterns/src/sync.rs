@@ -101,6 +101,8 @@ pub enum Bug {
     WakeBeforeQueued,
     /// The semaphore lets a caller who does not wait take a permit while others wait.
     TryOvertakes,
+    /// The sliding window lets go of its lock between the check and the count.
+    WindowCheckThenAct,
 }
 
 /// Never, in the product: the branch folds away.

@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use seawall::circuit_breaker::{CancelPolicy, OnOpen, Window};
-use seawall::{Backoff, CircuitBreakerConfig, Mode, RetryBudgetConfig, RetryConfig, TimeoutConfig};
+use seawall::sliding_window::Algorithm;
+use seawall::{
+    Backoff, CircuitBreakerConfig, Mode, RetryBudgetConfig, RetryConfig, SlidingWindowConfig, TimeoutConfig,
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 fn survives<C: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(config: C) {
@@ -32,6 +35,8 @@ fn a_configuration_survives_its_file() {
     survives(RetryConfig::new("peer").backoff(Backoff::decorrelated(second)));
     survives(RetryBudgetConfig::new().ratio(0.5));
     survives(TimeoutConfig::total("peer", second));
+    survives(SlidingWindowConfig::new("mail", 100, second));
+    survives(SlidingWindowConfig::new("mail", 100, second).algorithm(Algorithm::Log).mode(Mode::Observe));
 }
 
 #[test]
@@ -40,6 +45,9 @@ fn what_a_file_leaves_out_has_its_default() {
     assert_eq!(breaker, CircuitBreakerConfig::new("peer").probes(5));
     let nameless: CircuitBreakerConfig = serde_json::from_str("{}").unwrap();
     assert_eq!(nameless.check().unwrap_err().field, "name");
+    let text = r#"{"name":"mail","limit":9,"window":{"secs":60,"nanos":0}}"#;
+    let window: SlidingWindowConfig = serde_json::from_str(text).unwrap();
+    assert_eq!(window, SlidingWindowConfig::new("mail", 9, Duration::from_secs(60)));
     let retry: RetryConfig = serde_json::from_str(r#"{"name":"peer"}"#).unwrap();
     assert_eq!(retry, RetryConfig::new("peer"));
 }

@@ -46,6 +46,11 @@ pub trait Gate {
     /// Where callers wait.
     fn waiting(&self) -> Waiting;
 
+    /// Whether it reads the clock to admit a call. What is below then shares the reading.
+    fn reads_the_clock(&self) -> bool {
+        false
+    }
+
     /// Asks for the one unit of a call that is not known yet; only where callers wait in readiness.
     fn reserve(&self) -> Reserved<Self::Core, Self::Wait>;
 }

@@ -21,6 +21,7 @@
 
 mod account;
 pub(crate) mod admit;
+mod no_wait;
 mod patience;
 mod permit;
 
@@ -40,5 +41,6 @@ pub use self::{
 pub(crate) use self::{
     account::{Account, Queued},
     admit::{Admit, Core, Decision, Gate, Reserved, Wait},
+    no_wait::NoWait,
     patience::Patience,
 };

@@ -10,6 +10,7 @@ use tower_service::Service;
 use super::admit::{Admit, Decision, Gate, Reserved};
 use super::future::ResponseFuture;
 use super::permit::Permit;
+use crate::clock;
 use crate::error::BoxError;
 use crate::mode::Waiting;
 
@@ -77,6 +78,8 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
+        // Held to the end: what is below takes its time from this reading.
+        let _now = self.gate.reads_the_clock().then(clock::enter);
         let decision = match self.reserved.take() {
             Some(permit) => Decision::Admitted(permit),
             None => self.gate.admit(&request),

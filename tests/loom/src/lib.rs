@@ -16,6 +16,7 @@ pub mod error;
 pub mod mode;
 pub mod retry;
 pub mod semaphore;
+pub mod sliding_window;
 #[path = "../../../patterns/src/striped.rs"]
 pub mod striped;
 pub mod sync;

@@ -60,6 +60,8 @@ pub enum Bug {
     WakeBeforeQueued,
     /// The semaphore lets a caller who does not wait take a permit while others wait.
     TryOvertakes,
+    /// The sliding window lets go of its lock between the check and the count.
+    WindowCheckThenAct,
 }
 
 /// The environment variable that plants a defect in this process.

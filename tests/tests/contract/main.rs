@@ -14,9 +14,10 @@ use std::time::Duration;
 use faults::{FOUND_BY, Fault};
 use rules::{Kept, Make, RULES};
 use seawall::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerLayer, OnOpen, Outcome};
+use seawall::sliding_window::{Algorithm, DEFAULT_ALGORITHM};
 use seawall::{
-    Backoff, RetryConfig, RetryErrors, RetryLayer, SemaphoreConfig, SemaphoreLayer, TimeoutConfig, TimeoutLayer,
-    Waiting,
+    Backoff, RetryConfig, RetryErrors, RetryLayer, SemaphoreConfig, SemaphoreLayer, SlidingWindowConfig,
+    SlidingWindowLayer, TimeoutConfig, TimeoutLayer, Waiting,
 };
 use seawall_tests::say;
 use subject::Subject;
@@ -52,6 +53,9 @@ contract! {
         semaphore_layer(permits(4).waiting(Waiting::InReadiness)),
         |layer| layer.handle().stats().calls.in_flight,
     ),
+    sliding_window: Subject::of(window_layer(100, DEFAULT_ALGORITHM), |l| l.handle().stats().calls.in_flight),
+    sliding_window_log: Subject::of(window_layer(100, Algorithm::Log), |l| l.handle().stats().calls.in_flight),
+    sliding_window_used_up: Subject::of(used_up(), |layer| layer.handle().stats().calls.in_flight).refuses(),
     stack: peer_stack(),
     stack_with_a_retry: peer_stack().attempts(2),
 }
@@ -71,6 +75,17 @@ fn full(config: SemaphoreConfig) -> Subject {
     let layer = semaphore_layer(config);
     std::mem::forget(layer.handle().try_acquire().unwrap());
     Subject::of(layer, |layer| layer.handle().stats().calls.in_flight - 1).refuses()
+}
+
+fn window_layer(limit: u32, algorithm: Algorithm) -> SlidingWindowLayer {
+    SlidingWindowLayer::new(SlidingWindowConfig::new("peer", limit, HOUR).algorithm(algorithm)).unwrap()
+}
+
+/// A window that admits no more for an hour.
+fn used_up() -> SlidingWindowLayer {
+    let layer = window_layer(1, Algorithm::Log);
+    layer.handle().try_acquire().unwrap().succeeded();
+    layer
 }
 
 fn timeout_layer() -> TimeoutLayer {

@@ -1,0 +1,10 @@
+//! The core of the sliding window.
+
+#[path = "../../../patterns/src/sliding_window/buckets.rs"]
+pub mod buckets;
+#[path = "../../../patterns/src/sliding_window/config.rs"]
+pub mod config;
+#[path = "../../../patterns/src/sliding_window/log.rs"]
+pub mod log;
+#[path = "../../../patterns/src/sliding_window/window.rs"]
+pub mod window;
