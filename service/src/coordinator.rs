@@ -4,6 +4,9 @@
 //! answered `NotLeader` and is not sent further. What certainly was not proposed is tried again, at the next leader or
 //! after a pause, for a while; what may have been proposed is not, and its outcome is unknown. A linearizable
 //! read asks the leader for its read index, waits until this node has applied it and is answered here.
+//!
+//! Overload is not tried again: it was waited for in the queue of the limit that refused, and whoever came back from here
+//! would be a queue behind that queue, without a bound or an order. The client hears at once when to come back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +21,7 @@ use crate::clock::Clock;
 use crate::consensus::{
     Command, Consensus, Keyspace, Member, NotLeader, ProposeError, ReadError, Response, Status, WriteOutcome,
 };
-use crate::peer::{Lane, MessageKind, NodeId, PeerRequest, PeerResponse, Peers, RemoteCode, RemoteError};
+use crate::peer::{Lane, MessageKind, NodeId, PeerError, PeerRequest, PeerResponse, Peers, RemoteCode, RemoteError};
 use crate::topology::{JoinAnswer, JoinRequest, admit};
 
 /// What a request gets that states no deadline. Two elections and a retry fit.
@@ -94,10 +97,21 @@ enum Forward {
 enum Forwarded {
     Done(Response),
     NotLeader(NotLeader),
-    NotApplied(String),
+    /// It is not done and never will be; another try may fare better.
+    NotApplied(NotDone),
+    /// It is not done and never will be: too much is under way, and another try would add to it.
+    Overloaded(NotDone),
     Refused(String),
     Unknown(String),
     Join(JoinAnswer),
+}
+
+/// Why a request was not done.
+#[derive(Debug, Serialize, Deserialize)]
+struct NotDone {
+    reason: String,
+    /// When to come back, where that is known.
+    retry_after: Option<Duration>,
 }
 
 /// Where a request may be served.
@@ -131,11 +145,7 @@ impl Coordinator {
         let request = Forward::Write { command, request_id: request_id.to_owned() };
         match self.bring_to_leader(request, deadline, forwarding).await? {
             Forwarded::Done(response) => Ok(response),
-            Forwarded::NotLeader(_) => Err(not_applied("no leader took it before the deadline")),
-            Forwarded::NotApplied(reason) => Err(not_applied(reason)),
-            Forwarded::Refused(reason) => Err(CoordinatorError::Refused { reason }),
-            Forwarded::Unknown(reason) => Err(CoordinatorError::Unknown { reason }),
-            Forwarded::Join(_) => Err(CoordinatorError::Unknown { reason: "an answer to something else".to_owned() }),
+            other => Err(other.into_error()),
         }
     }
 
@@ -146,11 +156,7 @@ impl Coordinator {
     pub async fn join(&self, request: JoinRequest) -> Result<JoinAnswer, CoordinatorError> {
         match self.bring_to_leader(Forward::Join(request), self.deadline(), Forwarding::Allowed).await? {
             Forwarded::Join(answer) => Ok(answer),
-            Forwarded::NotLeader(_) => Err(not_applied("no leader took it before the deadline")),
-            Forwarded::NotApplied(reason) => Err(not_applied(reason)),
-            Forwarded::Refused(reason) => Err(CoordinatorError::Refused { reason }),
-            Forwarded::Unknown(reason) => Err(CoordinatorError::Unknown { reason }),
-            Forwarded::Done(_) => Err(CoordinatorError::Unknown { reason: "an answer to something else".to_owned() }),
+            other => Err(other.into_error()),
         }
     }
 
@@ -172,7 +178,9 @@ impl Coordinator {
             let tried = self.consensus.status();
             match self.consensus.linearize(deadline).await {
                 Ok(()) => return Ok(self.consensus.read(read)),
-                Err(error @ (ReadError::Deadline | ReadError::Stopping)) => return Err(unavailable(&error)),
+                Err(error @ (ReadError::Deadline | ReadError::Stopping | ReadError::TooBusy)) => {
+                    return Err(unavailable(&error));
+                }
                 // Reads are safe to repeat; a new read index is asked for each time.
                 Err(error) => {
                     if !self.pause(&tried, give_up).await {
@@ -221,8 +229,15 @@ impl Coordinator {
                     self.send_on(leader, &member, &request, deadline).await
                 };
             }
-            let proposed = !matches!(answer, Forwarded::NotLeader(_) | Forwarded::NotApplied(_));
-            if proposed || !self.pause(&tried, give_up).await {
+            let again = match answer {
+                Forwarded::NotLeader(_) | Forwarded::NotApplied(_) => self.pause(&tried, give_up).await,
+                // Whoever leads by now may have room.
+                Forwarded::Overloaded(_) => {
+                    self.clock.now() < give_up && has_another_leader(&self.consensus.status(), &tried)
+                }
+                _ => false,
+            };
+            if !again {
                 return Ok(answer);
             }
         }
@@ -231,8 +246,7 @@ impl Coordinator {
     /// Waits for another leader than when it was `tried`, or a moment; `false` when the deadline comes first.
     async fn pause(&self, tried: &Status, deadline: Instant) -> bool {
         let mut changes = self.consensus.watch();
-        let changed =
-            changes.wait_for(|now| now.leader.is_some() && (now.leader, now.term) != (tried.leader, tried.term));
+        let changed = changes.wait_for(|now| has_another_leader(now, tried));
         let pause = async {
             // Either is reason enough; that consensus has stopped shows at the next try.
             let _ = self.clock.timeout(PAUSE, changed).await;
@@ -246,8 +260,9 @@ impl Coordinator {
             Forward::Write { command, .. } => match self.consensus.propose_by(command.clone(), deadline).await {
                 Ok(applied) => Forwarded::Done(applied.response),
                 Err(ProposeError::NotLeader(error)) => Forwarded::NotLeader(error),
+                Err(error @ ProposeError::TooBusy) => Forwarded::Overloaded(NotDone::new(error.to_string())),
                 Err(error) => match error.outcome() {
-                    WriteOutcome::NotApplied => Forwarded::NotApplied(error.to_string()),
+                    WriteOutcome::NotApplied => Forwarded::NotApplied(NotDone::new(error.to_string())),
                     WriteOutcome::Unknown => Forwarded::Unknown(error.to_string()),
                 },
             },
@@ -265,7 +280,9 @@ impl Coordinator {
     async fn send_on(&self, leader: NodeId, member: &Member, request: &Forward, deadline: Instant) -> Forwarded {
         let body = match postcard::to_stdvec(request) {
             Ok(body) => Bytes::from(body),
-            Err(error) => return Forwarded::NotApplied(format!("the request cannot be encoded: {error}")),
+            Err(error) => {
+                return Forwarded::NotApplied(NotDone::new(format!("the request cannot be encoded: {error}")));
+            }
         };
         tracing::debug!(peer = leader, message_type = "forward", action = "send", request_id = request.id());
         let mut client = self.peers.client(leader, &member.peer_addr, Lane::Data);
@@ -273,8 +290,7 @@ impl Coordinator {
         match Deadline::at(deadline).scope(send).await {
             Ok(answer) => postcard::from_bytes(&answer.body)
                 .unwrap_or_else(|error| Forwarded::Unknown(format!("the leader's answer cannot be read: {error}"))),
-            Err(error) if error.never_sent() => Forwarded::NotApplied(format!("node {leader}: {}", chain(&error))),
-            Err(error) => Forwarded::Unknown(format!("node {leader}: {}", chain(&error))),
+            Err(error) => Forwarded::unanswered(leader, &error),
         }
     }
 
@@ -302,6 +318,39 @@ impl Forward {
     }
 }
 
+impl Forwarded {
+    /// What is certain about a request that went to `leader` and came back with `error`.
+    fn unanswered(leader: NodeId, error: &PeerError) -> Self {
+        let reason = format!("node {leader}: {}", chain(error));
+        if !error.never_sent() {
+            return Self::Unknown(reason);
+        }
+        let not_done = NotDone { reason, retry_after: error.retry_after() };
+        if error.is_overload() { Self::Overloaded(not_done) } else { Self::NotApplied(not_done) }
+    }
+
+    /// The error of a request that was not answered with what it asked for.
+    fn into_error(self) -> CoordinatorError {
+        match self {
+            Self::NotLeader(_) => not_applied("no leader took it before the deadline"),
+            Self::NotApplied(NotDone { reason, retry_after }) | Self::Overloaded(NotDone { reason, retry_after }) => {
+                CoordinatorError::NotApplied { reason, retry_after }
+            }
+            Self::Refused(reason) => CoordinatorError::Refused { reason },
+            Self::Unknown(reason) => CoordinatorError::Unknown { reason },
+            Self::Done(_) | Self::Join(_) => {
+                CoordinatorError::Unknown { reason: "an answer to something else".to_owned() }
+            }
+        }
+    }
+}
+
+impl NotDone {
+    fn new(reason: String) -> Self {
+        Self { reason, retry_after: None }
+    }
+}
+
 impl From<crate::consensus::MembershipError> for Forwarded {
     fn from(error: crate::consensus::MembershipError) -> Self {
         use crate::consensus::MembershipError as E;
@@ -309,7 +358,7 @@ impl From<crate::consensus::MembershipError> for Forwarded {
             E::NotLeader(error) => Self::NotLeader(error),
             E::Unknown(_) => Self::Unknown(error.to_string()),
             E::Refused(reason) => Self::Refused(reason),
-            E::InProgress | E::Stopping => Self::NotApplied(error.to_string()),
+            E::InProgress | E::Stopping => Self::NotApplied(NotDone::new(error.to_string())),
         }
     }
 }
@@ -319,7 +368,13 @@ fn not_applied(reason: impl Into<String>) -> CoordinatorError {
 }
 
 fn unavailable(error: &ReadError) -> CoordinatorError {
-    CoordinatorError::Unavailable { reason: chain(error), retry_after: None }
+    let retry_after = if let ReadError::Leader(error) = error { error.retry_after() } else { None };
+    CoordinatorError::Unavailable { reason: chain(error), retry_after }
+}
+
+/// Whether somebody leads, and not as when `tried` was seen.
+fn has_another_leader(now: &Status, tried: &Status) -> bool {
+    now.leader.is_some() && (now.leader, now.term) != (tried.leader, tried.term)
 }
 
 /// An error and its causes in one line.
@@ -332,4 +387,54 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         next = cause.source();
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use seawall::{Reason, Rejected};
+
+    use super::*;
+
+    const LATER: Duration = Duration::from_millis(1500);
+
+    fn refused(reason: Reason) -> PeerError {
+        PeerError::Refused(Rejected::new("pattern", "peer/2/data", reason).retry_after(LATER))
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_hint_and_only_the_breakers_is_tried_again() {
+        for reason in [Reason::Open, Reason::Probing] {
+            let answer = Forwarded::unanswered(2, &refused(reason));
+            assert!(matches!(answer, Forwarded::NotApplied(_)), "{reason}: {answer:?}");
+            assert!(not_applied_after(answer.into_error()) == Some(LATER), "{reason}");
+        }
+        for reason in [Reason::Full, Reason::QueueFull, Reason::MaxWait, Reason::Limited] {
+            let answer = Forwarded::unanswered(2, &refused(reason));
+            assert!(matches!(answer, Forwarded::Overloaded(_)), "{reason}: {answer:?}");
+            assert!(not_applied_after(answer.into_error()) == Some(LATER), "{reason}");
+        }
+    }
+
+    #[test]
+    fn what_may_have_left_is_unknown() {
+        let answer = Forwarded::unanswered(2, &PeerError::Broken("reset".into()));
+        assert!(matches!(answer.into_error(), CoordinatorError::Unknown { .. }));
+    }
+
+    #[test]
+    fn a_read_that_was_refused_keeps_the_hint() {
+        let error = unavailable(&ReadError::Leader(Arc::new(refused(Reason::Open))));
+        assert!(matches!(error, CoordinatorError::Unavailable { retry_after: Some(LATER), .. }), "{error:?}");
+        let error = unavailable(&ReadError::TooBusy);
+        assert!(matches!(error, CoordinatorError::Unavailable { retry_after: None, .. }), "{error:?}");
+    }
+
+    fn not_applied_after(error: CoordinatorError) -> Option<Duration> {
+        match error {
+            CoordinatorError::NotApplied { retry_after, .. } => retry_after,
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -168,7 +168,7 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(millis) = problem.retry_after_ms {
-            // Whole seconds, rounded up: earlier would be refused again.
+            // Whole seconds, rounded up for the same reason as the milliseconds.
             headers.insert(header::RETRY_AFTER, HeaderValue::from(millis.div_ceil(1000)));
         }
         super::limits::mark(response, outcome)
@@ -190,8 +190,9 @@ impl From<CoordinatorError> for ApiError {
     }
 }
 
+/// Whole milliseconds, rounded up: earlier would be refused again.
 fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -218,9 +219,38 @@ mod tests {
         assert!(!body(ApiError::Internal).as_object().unwrap().contains_key("current_revision"));
     }
 
+    /// Status, outcome, and `Retry-After` in seconds and milliseconds.
+    fn refusal(error: impl Into<ApiError>) -> (u16, String, String, u64) {
+        let error = error.into();
+        let body = body(error.clone());
+        let response = error.into_response();
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(response.status().as_u16(), body["status"]);
+        let seconds = response.headers()[header::RETRY_AFTER].to_str().unwrap().to_owned();
+        let outcome = body["outcome"].as_str().unwrap_or("none").to_owned();
+        (response.status().as_u16(), outcome, seconds, body["retry_after_ms"].as_u64().unwrap())
+    }
+
     #[test]
-    fn retry_after_is_rounded_up_to_whole_seconds() {
-        let error = ApiError::NotApplied { detail: String::new(), retry_after: Some(Duration::from_millis(1001)) };
-        assert_eq!(error.into_response().headers()[header::RETRY_AFTER], "2");
+    fn every_refusal_says_when_to_come_back_rounded_up() {
+        let reason = String::new;
+        for (nanos, seconds, millis) in [
+            (0, "0", 0),
+            (1, "1", 1),
+            (1_000_000_000, "1", 1000),
+            (1_000_000_001, "2", 1001),
+            (1_001_000_000, "2", 1001),
+        ] {
+            let after = Duration::from_nanos(nanos);
+            let expected = |status, outcome: &str| (status, outcome.to_owned(), seconds.to_owned(), millis);
+            let write = CoordinatorError::NotApplied { reason: reason(), retry_after: Some(after) };
+            assert_eq!(refusal(write), expected(503, "not_applied"));
+            let read = CoordinatorError::Unavailable { reason: reason(), retry_after: Some(after) };
+            assert_eq!(refusal(read), expected(503, "none"));
+        }
+        let unhinted = CoordinatorError::NotApplied { reason: reason(), retry_after: None };
+        assert_eq!(refusal(unhinted), (503, "not_applied".to_owned(), "1".to_owned(), 500));
+        let unhinted = CoordinatorError::Unavailable { reason: reason(), retry_after: None };
+        assert_eq!(refusal(unhinted), (503, "none".to_owned(), "1".to_owned(), 500));
     }
 }

@@ -1,6 +1,7 @@
 //! Everything that can go wrong between two nodes, closed.
 
 use std::fmt;
+use std::time::Duration;
 
 use seawall::BoxError;
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,17 @@ impl PeerError {
             Self::Elapsed(_) | Self::Broken(_) => false,
             Self::Remote(error) => error.code != RemoteCode::Internal,
         }
+    }
+
+    /// When the peer may be asked again, where a layer of our own stack knows.
+    pub fn retry_after(&self) -> Option<Duration> {
+        if let Self::Refused(rejected) = self { rejected.retry_after } else { None }
+    }
+
+    /// Whether a limit of our own stack refused the message because too much is under way to the peer.
+    pub fn is_overload(&self) -> bool {
+        use seawall::Reason::{Full, Limited, MaxWait, Never, QueueFull};
+        matches!(self, Self::Refused(rejected) if matches!(rejected.reason, Full | QueueFull | MaxWait | Limited | Never))
     }
 
     /// A short word for metrics.
