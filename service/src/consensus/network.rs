@@ -138,7 +138,9 @@ impl Link {
     }
 
     async fn snapshot_step(&self, step: &SnapshotRequest) -> Result<SnapshotAnswer, PeerError> {
-        self.ask(MessageKind::Snapshot, step).await
+        // Whoever counts transfers tells them apart by their first message; the receiver reads the step itself.
+        let begins = matches!(step, SnapshotRequest::Begin { .. });
+        self.ask(if begins { MessageKind::SnapshotBegin } else { MessageKind::Snapshot }, step).await
     }
 }
 

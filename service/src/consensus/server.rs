@@ -90,7 +90,7 @@ impl Consensus {
                 let request: TransferLeaderRequest<TypeConfig> = wire::decode(&request.body)?;
                 wire::answer(&raft.handle_transfer_leader(request).await.map_err(internal)?)
             }
-            MessageKind::Snapshot => {
+            MessageKind::SnapshotBegin | MessageKind::Snapshot => {
                 let step: SnapshotRequest = wire::decode(&request.body)?;
                 wire::answer(&self.snapshots().step(raft, step).await?)
             }

@@ -14,7 +14,7 @@ use crate::peer::PeerError;
 pub type NodeId = u64;
 
 /// The version of the peer protocol; both ends must speak the same.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// A connection of its own: what is slow on one lane never delays another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -65,7 +65,9 @@ pub enum MessageKind {
     PreVote,
     /// The leader hands leadership to the receiver.
     TransferLeader,
-    /// One chunk of a snapshot.
+    /// The first message of a snapshot: what comes, and for which position of the log.
+    SnapshotBegin,
+    /// One chunk of a snapshot that has begun, or its end.
     Snapshot,
     /// A follower asks the leader for a read index.
     ReadIndex,
@@ -77,12 +79,13 @@ pub enum MessageKind {
 
 impl MessageKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Append,
         Self::Heartbeat,
         Self::Vote,
         Self::PreVote,
         Self::TransferLeader,
+        Self::SnapshotBegin,
         Self::Snapshot,
         Self::ReadIndex,
         Self::Ping,
@@ -97,7 +100,7 @@ impl MessageKind {
                 Lane::Control
             }
             Self::Forward => Lane::Data,
-            Self::Snapshot => Lane::Bulk,
+            Self::SnapshotBegin | Self::Snapshot => Lane::Bulk,
         }
     }
 
@@ -109,6 +112,7 @@ impl MessageKind {
             Self::Vote => "vote",
             Self::PreVote => "pre_vote",
             Self::TransferLeader => "transfer_leader",
+            Self::SnapshotBegin => "snapshot_begin",
             Self::Snapshot => "snapshot",
             Self::ReadIndex => "read_index",
             Self::Ping => "ping",

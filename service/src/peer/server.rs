@@ -38,6 +38,7 @@ impl PeerServer {
             | MessageKind::Vote
             | MessageKind::PreVote
             | MessageKind::TransferLeader
+            | MessageKind::SnapshotBegin
             | MessageKind::Snapshot
             | MessageKind::ReadIndex
             | MessageKind::Append => self.consensus.handle(request).await,
