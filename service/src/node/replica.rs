@@ -54,7 +54,10 @@ impl Replica {
         founders: Arc<[NodeId]>,
         clock: Clock,
     ) -> Result<Self, OpenError> {
-        let timing = crate::peer::Timing { election_timeout_min: config.election_timeout_min };
+        let timing = crate::peer::Timing {
+            election_timeout_min: config.election_timeout_min,
+            max_appends_in_flight: config.max_appends_in_flight,
+        };
         let peers = Arc::new(PeerSet::new(transport, clock.clone(), timing));
         let consensus = Consensus::open(config, Arc::clone(&peers) as Arc<dyn Peers>).await?;
         if let Some(cluster) = consensus.cluster_id() {

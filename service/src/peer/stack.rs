@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use seawall::circuit_breaker::{CancelPolicy, CircuitBreakerConfig, CircuitBreakerLayer};
 use seawall::retry::{Backoff, GaveUp, RetryConfig, RetryLayer};
+use seawall::semaphore::{MAX_LIMIT, SemaphoreConfig, SemaphoreLayer};
 use seawall::{BoxError, Elapsed, InvalidConfig, Rejected, TimeoutConfig, TimeoutLayer};
 use tower::{ServiceBuilder, ServiceExt};
 
@@ -27,11 +28,20 @@ const OPEN_FOR: Duration = Duration::from_millis(200);
 /// How long it stays open at most after many failed probes. A node that comes back waits no longer for its entries.
 const OPEN_MAX: Duration = Duration::from_secs(2);
 
+/// Streams of entries to one peer at a time, while Raft drops one and begins the next.
+const APPEND_STREAMS: u32 = 2;
+/// Messages on their way on the bulk lane: one stream sends one at a time, so another is of another stream.
+const BULK_IN_FLIGHT: u32 = 1;
+/// Messages that wait for those: each keeps a chunk in memory.
+const BULK_WAITING: u32 = 8;
+
 /// What the limits of the stacks are derived from.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
     /// A peer that is silent for this long is as good as gone: a follower would stand for election.
     pub election_timeout_min: Duration,
+    /// Frames of entries that Raft sends to one follower before the first is answered.
+    pub max_appends_in_flight: usize,
 }
 
 /// Builds the stack of one lane to one node.
@@ -50,6 +60,7 @@ pub(super) fn stack(
             ServiceBuilder::new()
                 .layer(total(silence * 2)?) // the transport gives a silent stream up by itself, and says so, after half of it
                 .layer(breaker(&name, silence)?.classify(health)) // counts frames; open is "unreachable" for Raft
+                .layer(appends(&name, timing)?) // below the breaker, which a sender that does not wait for answers says nothing to
                 .service(transport)
                 .map_err(PeerError::from_stack),
         ),
@@ -74,6 +85,7 @@ pub(super) fn stack(
         Lane::Bulk => PeerClient::new(
             ServiceBuilder::new()
                 .layer(total(CHUNK_WITHIN * 2)?) // one chunk, not the whole snapshot: Raft bounds that
+                .layer(one_stream(&name)?) // whoever waits here holds nothing below; a snapshot delays no other by half
                 .layer(breaker(&name, silence)?.classify(health)) // Raft repeats snapshots by itself
                 .layer(attempt(CHUNK_WITHIN)?)
                 .service(transport)
@@ -91,6 +103,20 @@ fn breaker(name: &str, silence: Duration) -> Result<CircuitBreakerLayer, Invalid
             .open_max(OPEN_MAX)
             .probe_timeout(silence.max(CHUNK_WITHIN))
             .cancel(CancelPolicy::FailureAfter(silence)), // a caller that gave up sooner says nothing about the peer
+    )
+}
+
+/// As many frames as two streams keep under way, so that a healthy follower never meets it. What is beyond has a sender
+/// that does not wait for answers; it is refused at once, because frames that waited could overtake each other.
+fn appends(name: &str, timing: Timing) -> Result<SemaphoreLayer, InvalidConfig> {
+    let per_stream = u32::try_from(timing.max_appends_in_flight).unwrap_or(u32::MAX);
+    let limit = per_stream.saturating_mul(APPEND_STREAMS).min(MAX_LIMIT);
+    SemaphoreLayer::new(SemaphoreConfig::new(name, limit).max_waiting(0))
+}
+
+fn one_stream(name: &str) -> Result<SemaphoreLayer, InvalidConfig> {
+    SemaphoreLayer::new(
+        SemaphoreConfig::new(name, BULK_IN_FLIGHT).max_waiting(BULK_WAITING).max_wait(CHUNK_WITHIN), // the chunk before it
     )
 }
 
@@ -130,12 +156,76 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use bytes::Bytes;
+    use futures_util::FutureExt;
+    use futures_util::future::join_all;
     use tower::Service;
 
     use super::*;
     use crate::peer::{MessageKind, PeerResponse};
 
-    const TIMING: Timing = Timing { election_timeout_min: Duration::from_millis(300) };
+    const TIMING: Timing = Timing { election_timeout_min: Duration::from_millis(300), max_appends_in_flight: 16 };
+
+    /// A stack over a peer that answers a message `after` it came.
+    fn answering(lane: Lane, after: Duration) -> PeerClient {
+        let transport = tower::service_fn(move |_: PeerRequest| async move {
+            tokio::time::sleep(after).await;
+            Ok::<_, PeerError>(PeerResponse { body: Bytes::new() })
+        });
+        stack(2, lane, TIMING, PeerClient::new(transport)).unwrap()
+    }
+
+    /// Calls of `kind` made at once, none of them polled yet.
+    async fn calls(client: &mut PeerClient, kind: MessageKind, count: usize) -> Vec<Answer> {
+        let mut calls = Vec::new();
+        for _ in 0..count {
+            calls.push(client.ready().await.unwrap().call(PeerRequest { kind, body: Bytes::new() }));
+        }
+        calls
+    }
+
+    type Answer = <PeerClient as Service<PeerRequest>>::Future;
+
+    /// How many were refused by the pattern, each certainly unsent.
+    fn refused(answers: &[Result<PeerResponse, PeerError>], by: &str) -> usize {
+        let refused = |answer: &&Result<PeerResponse, PeerError>| match answer {
+            Err(error @ PeerError::Refused(rejected)) if rejected.pattern == by => error.never_sent(),
+            _ => false,
+        };
+        answers.iter().filter(refused).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn appends_under_way_are_bounded_well_above_what_raft_keeps() {
+        let mut client = answering(Lane::Append, Duration::from_millis(10));
+        let answers = join_all(calls(&mut client, MessageKind::Append, 16).await).await;
+        assert!(answers.iter().all(Result::is_ok), "one stream");
+        let answers = join_all(calls(&mut client, MessageKind::Append, 40).await).await;
+        assert_eq!(refused(&answers, "semaphore"), 8);
+        assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 32);
+        assert!(send(&mut client, MessageKind::Append).await.is_ok(), "it is no fault of the peer");
+    }
+
+    /// A stream that Raft drops gives its places back, answered or not.
+    #[tokio::test(start_paused = true)]
+    async fn appends_that_are_dropped_make_room() {
+        let mut client = answering(Lane::Append, Duration::from_millis(10));
+        for _ in 0..10 {
+            let stream = calls(&mut client, MessageKind::Append, 16).await;
+            drop(join_all(stream).now_or_never());
+        }
+        let answers = join_all(calls(&mut client, MessageKind::Append, 32).await).await;
+        assert!(answers.iter().all(Result::is_ok));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_chunk_of_a_snapshot_is_under_way_and_a_few_wait() {
+        let chunk = Duration::from_millis(100);
+        let mut client = answering(Lane::Bulk, chunk);
+        let start = tokio::time::Instant::now();
+        let answers = join_all(calls(&mut client, MessageKind::Snapshot, 12).await).await;
+        assert_eq!(refused(&answers, "semaphore"), 3);
+        assert_eq!(start.elapsed(), chunk * 9, "one after the other");
+    }
 
     /// A stack over a transport that gives `answer` to every message, and how many reached it.
     fn over(lane: Lane, answer: fn() -> Result<PeerResponse, PeerError>) -> (PeerClient, Arc<AtomicU32>) {
