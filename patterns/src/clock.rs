@@ -16,22 +16,34 @@ use tokio::time::Instant;
 const HEAD_START: Duration = Duration::from_secs(24 * 60 * 60);
 
 thread_local! {
-    static SHARED: Cell<Option<Instant>> = const { Cell::new(None) };
+    static SHARED: Cell<Option<Duration>> = const { Cell::new(None) };
 }
 
 /// The time since the process-wide origin: the reading shared by the stack being called, else a fresh one.
+#[inline]
 pub fn now() -> Duration {
-    since_origin(instant())
+    SHARED.get().unwrap_or_else(read)
 }
 
 /// As [`now`], as an instant of tokio.
 pub fn instant() -> Instant {
-    SHARED.get().unwrap_or_else(Instant::now)
+    to_instant(now())
 }
 
 /// The time since the process-wide origin, read anew: for the end of an attempt.
 pub fn read() -> Duration {
     since_origin(Instant::now())
+}
+
+/// How long after the origin `at` lies; zero if it lies before.
+pub fn since_origin(at: Instant) -> Duration {
+    at.into_std().saturating_duration_since(origin())
+}
+
+/// A time or a length of time in nanoseconds, for arithmetic in one word: 584 years of them.
+#[inline]
+pub fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The instant that lies `at` after the origin, for a timer.
@@ -46,11 +58,12 @@ pub fn far_future() -> Instant {
 }
 
 /// Shares one reading with everything this thread calls until the guard is dropped.
+#[inline]
 pub fn enter() -> Entered {
     match SHARED.get() {
         Some(at) => Entered { at, outermost: false },
         None => {
-            let at = Instant::now();
+            let at = read();
             SHARED.set(Some(at));
             Entered { at, outermost: true }
         }
@@ -61,18 +74,20 @@ pub fn enter() -> Entered {
 #[derive(Debug)]
 #[must_use = "the reading is shared only while this lives"]
 pub struct Entered {
-    at: Instant,
+    at: Duration,
     outermost: bool,
 }
 
 impl Entered {
     /// The reading, since the origin.
+    #[inline]
     pub fn now(&self) -> Duration {
-        since_origin(self.at)
+        self.at
     }
 }
 
 impl Drop for Entered {
+    #[inline]
     fn drop(&mut self) {
         if self.outermost {
             SHARED.set(None);
@@ -80,10 +95,7 @@ impl Drop for Entered {
     }
 }
 
-fn since_origin(at: Instant) -> Duration {
-    at.into_std().saturating_duration_since(origin())
-}
-
+#[inline]
 fn origin() -> std::time::Instant {
     static ORIGIN: OnceLock<std::time::Instant> = OnceLock::new();
     *ORIGIN.get_or_init(|| {

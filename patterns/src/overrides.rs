@@ -75,6 +75,7 @@ impl Overrides {
     }
 
     /// Those of the scope that is being polled; [`new`](Self::new) outside of any.
+    #[inline]
     pub fn current() -> Self {
         CURRENT.get()
     }

@@ -313,7 +313,8 @@ impl Progress {
     }
 }
 
-fn nanos(duration: Duration) -> u64 {
+#[inline]
+pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -5,7 +5,11 @@
 //! sent are at most the floor plus the ratio of the calls made in the window that ends at the last of their grants.**
 //! A retry that costs two counts twice, and one that costs nothing not at all.
 //!
-//! The check and the booking are one step under one lock. A grant is a [`Reservation`]: it weighs on the budget from the
+//! A call is counted on a [stripe](crate::striped) of its thread, without the lock: the ledger learns of the calls of a slot when
+//! the slot ends, and of those of the running one when it is asked for a retry. A call whose slot has ended meanwhile counts in
+//! the running one, as every stale `now` does.
+//!
+//! The check and the booking of a retry are one step under one lock. A grant is a [`Reservation`]: it weighs on the budget from the
 //! grant on, for as long as it waits, and for one window after it was sent. Counting it from the grant alone would let
 //! retries that wait long leave together with later ones, twice the budget in one burst. A reservation that is dropped
 //! before it was sent takes its weight along.
@@ -16,8 +20,10 @@
 
 use std::time::Duration;
 
+use super::backoff::nanos;
 use super::config::RetryBudgetConfig;
-use crate::sync::{Arc, Bug, Mutex, bug};
+use crate::striped::Striped;
+use crate::sync::{Arc, AtomicU64, Bug, Mutex, MutexGuard, Ordering, bug};
 
 /// In how many parts the window slides.
 const SLOTS: u64 = 32;
@@ -26,10 +32,18 @@ const RING: usize = SLOTS as usize + 1;
 /// Amounts are whole millionths of a retry, so that a ratio of 0.6 is neither 0.5 nor 1.
 const UNIT: u64 = 1_000_000;
 
-/// The budget: one ledger behind one lock.
+/// The budget: one ledger behind one lock, and beside it the calls, which are many.
+///
+/// A call first looks whether the running slot has ended, in a copy of the ledger's word. Who sees an old copy takes the lock
+/// and finds that nothing is to be done, or, after an update to a shorter window, counts in the slot that was running: earlier
+/// than its time, so that the call pays for less than a window.
 #[derive(Debug)]
 pub struct Budget {
-    /// Guards every number of the budget; held for a few instructions, never across a wait.
+    /// Calls since the start.
+    calls: Striped<1>,
+    /// A copy of `ledger.slot_ends_nanos`.
+    slot_ends_nanos: AtomicU64,
+    /// Guards every other number of the budget; held for a few instructions, never across a wait.
     ledger: Mutex<Ledger>,
 }
 
@@ -71,8 +85,14 @@ struct Ledger {
     slot_ends_nanos: u64,
     /// The running slot in the ring.
     head: usize,
+    /// By slot; that of the running one is entered when the slot ends.
     calls: [u64; RING],
     sent: [u64; RING],
+    /// Calls since the start, at the last look.
+    calls_seen: u64,
+    /// Those among them that belong to slots before the running one, or are forgotten.
+    calls_before: u64,
+    /// In the slots of the window that have ended.
     calls_in_window: u64,
     sent_in_window: u64,
     waiting: u64,
@@ -92,6 +112,8 @@ impl Budget {
             head: 0,
             calls: [0; RING],
             sent: [0; RING],
+            calls_seen: 0,
+            calls_before: 0,
             calls_in_window: 0,
             sent_in_window: 0,
             waiting: 0,
@@ -100,25 +122,45 @@ impl Budget {
             refunded: 0,
         };
         ledger.configure(config);
-        Self { ledger: Mutex::new(ledger) }
+        Self { calls: Striped::default(), slot_ends_nanos: AtomicU64::new(0), ledger: Mutex::new(ledger) }
     }
 
     /// Counts a call. Returns the balance once per slot, for a gauge that need not move with every call.
     #[inline]
     pub fn deposit(&self, now: Duration) -> Option<f64> {
-        let mut ledger = self.ledger.lock();
-        let turned = ledger.slide(now);
-        let head = ledger.head;
-        ledger.calls[head] += 1;
-        ledger.calls_in_window += 1;
+        // ORDERING: Relaxed, an old copy does no harm; see the type.
+        if nanos(now) < self.slot_ends_nanos.load(Ordering::Relaxed) {
+            self.calls.add::<0>();
+            return None;
+        }
+        self.deposit_first(now)
+    }
+
+    /// Counts the first call of a slot.
+    #[cold]
+    fn deposit_first(&self, now: Duration) -> Option<f64> {
+        let (mut ledger, turned) = self.ledger(now);
+        self.calls.add::<0>();
+        ledger.calls_seen = self.calls.sum::<0>();
         turned.then(|| retries(ledger.balance()))
+    }
+
+    /// The ledger as of `now`, and whether a new slot has begun since it was last asked for.
+    fn ledger(&self, now: Duration) -> (MutexGuard<'_, Ledger>, bool) {
+        let mut ledger = self.ledger.lock();
+        ledger.calls_seen = self.calls.sum::<0>();
+        let turned = ledger.slide(now);
+        if turned {
+            // ORDERING: Relaxed, as the load in `deposit`: the lock orders the ledger itself.
+            self.slot_ends_nanos.store(ledger.slot_ends_nanos, Ordering::Relaxed);
+        }
+        (ledger, turned)
     }
 
     /// Books a retry that costs as much as `cost` ordinary ones, if the budget affords it.
     pub fn try_reserve(this: &Arc<Self>, cost: u32, now: Duration) -> Option<Reservation> {
         let amount = u64::from(cost) * UNIT;
-        let mut ledger = this.ledger.lock();
-        ledger.slide(now);
+        let (mut ledger, _) = this.ledger(now);
         if ledger.balance() < amount {
             ledger.refused += 1;
             return None;
@@ -135,19 +177,19 @@ impl Budget {
     /// Changes ratio, floor and window. What was sent stays counted; calls are forgotten if the window changes, since
     /// they cannot be told apart by age any more.
     pub fn update(&self, config: &RetryBudgetConfig, now: Duration) {
-        let mut ledger = self.ledger.lock();
-        ledger.slide(now);
+        let (mut ledger, _) = self.ledger(now);
         ledger.configure(config);
-        ledger.slide(now);
+        drop(ledger);
+        // Finds the place in the new grid.
+        let _ = self.ledger(now);
     }
 
     /// What the budget has seen.
     pub fn stats(&self, now: Duration) -> RetryBudgetStats {
-        let mut ledger = self.ledger.lock();
-        ledger.slide(now);
+        let (ledger, _) = self.ledger(now);
         RetryBudgetStats {
             balance: retries(ledger.balance()),
-            calls: ledger.calls_in_window,
+            calls: ledger.calls(),
             waiting: retries(ledger.waiting),
             granted: ledger.granted,
             refused: ledger.refused,
@@ -160,8 +202,7 @@ impl Reservation {
     /// The retry is being sent: from now on it weighs for one window. Returns the balance.
     pub fn spend(mut self, now: Duration) -> f64 {
         self.spent = true;
-        let mut ledger = self.budget.ledger.lock();
-        ledger.slide(now);
+        let (mut ledger, _) = self.budget.ledger(now);
         let head = ledger.head;
         ledger.waiting -= self.amount;
         ledger.sent[head] += self.amount;
@@ -195,6 +236,7 @@ impl Ledger {
             self.slot_ends_nanos = 0;
             self.calls = [0; RING];
             self.calls_in_window = 0;
+            self.calls_before = self.calls_seen;
             // In the newest slot, which stays longest: the new window may be the longer one.
             self.sent = [0; RING];
             self.sent[self.head] = self.sent_in_window;
@@ -202,9 +244,8 @@ impl Ledger {
     }
 
     /// Moves the ring to `now` and says whether it moved.
-    #[inline]
     fn slide(&mut self, now: Duration) -> bool {
-        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let now = nanos(now);
         let turns = now >= self.slot_ends_nanos;
         if turns {
             self.turn(now);
@@ -213,13 +254,18 @@ impl Ledger {
     }
 
     /// The running slot has ended: each that went by since leaves the ring.
-    #[cold]
     fn turn(&mut self, now: u64) {
         let slot = now / self.slot_nanos;
         let ends = slot.saturating_add(1).saturating_mul(self.slot_nanos);
-        // After a change of the window the ring has no place yet, and nothing has aged.
-        let steps = if self.slot_ends_nanos == 0 { 0 } else { (ends - self.slot_ends_nanos) / self.slot_nanos };
-        self.slot_ends_nanos = ends;
+        let ended = std::mem::replace(&mut self.slot_ends_nanos, ends);
+        if ended == 0 {
+            // After a change of the window the ring has no place yet, and nothing has aged.
+            return;
+        }
+        let steps = (ends - ended) / self.slot_nanos;
+        let calls = self.calls_seen - std::mem::replace(&mut self.calls_before, self.calls_seen);
+        self.calls[self.head] = calls;
+        self.calls_in_window += calls;
         if steps >= RING as u64 {
             self.calls = [0; RING];
             self.sent = [0; RING];
@@ -236,9 +282,14 @@ impl Ledger {
         }
     }
 
+    /// Calls within the window.
+    fn calls(&self) -> u64 {
+        self.calls_in_window + (self.calls_seen - self.calls_before)
+    }
+
     /// What a retry may cost now. Zero, not less, where calls have left the window that had paid for retries still in it.
     fn balance(&self) -> u64 {
-        let earned = self.calls_in_window.saturating_mul(self.per_call).saturating_add(self.floor);
+        let earned = self.calls().saturating_mul(self.per_call).saturating_add(self.floor);
         earned.saturating_sub(self.sent_in_window.saturating_add(self.waiting))
     }
 }

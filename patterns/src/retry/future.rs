@@ -7,7 +7,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
 use super::backoff::Stop;
@@ -45,15 +44,10 @@ pin_project! {
         },
         // Attempt failed → delay before the next. The last result is kept: it is the answer if there is no next attempt.
         Waiting {
-            #[pin]
-            timer: Sleep,
             last: Option<Result<T, E>>,
         },
-        // Delay is over → the service is polled ready. The timer is made when it is pending for the first time.
+        // Delay is over → the service is polled ready.
         Readying {
-            #[pin]
-            timer: Option<Sleep>,
-            stop: Stop,
             last: Option<Result<T, E>>,
         },
         Done,
@@ -92,8 +86,7 @@ where
     /// Makes the first attempt of a service that needs no readiness.
     pub(super) fn first(mut service: S, shared: &Arc<Shared<P>>) -> Self {
         let _now = clock::enter();
-        let mut call = shared.start();
-        let future = call.step(|| service.call(()));
+        let (future, call) = shared.start(|| service.call(()));
         let spare = shared.core.retries_at_all().then_some((service, ()));
         Self::new(future, spare, call)
     }
@@ -122,16 +115,14 @@ where
                     match call.decided(call.policy().decide(request, &result, call.attempt())) {
                         Next::Stands => break result.map_err(Into::into),
                         Next::Stop(stop) => break call.gave_up(stop, result.map_err(Into::into)),
-                        Next::After(Duration::ZERO) => State::readying(result),
-                        Next::After(wait) => State::Waiting { timer: sleep(wait), last: Some(result) },
+                        Next::AfterWait => State::Waiting { last: Some(result) },
                     }
                 }
-                StateProj::Waiting { timer, last } => {
-                    ready!(timer.poll(cx));
-                    let Some(last) = last.take() else { return Poll::Pending };
-                    State::readying(last)
+                StateProj::Waiting { last } => {
+                    ready!(call.poll_timer(cx));
+                    State::Readying { last: last.take() }
                 }
-                StateProj::Readying { mut timer, stop, last } => {
+                StateProj::Readying { last } => {
                     let Some((service, request)) = this.spare.as_mut() else { return Poll::Pending };
                     let stop = match call.step(|| deadline::suspended(|| service.poll_ready(cx))) {
                         Poll::Ready(Ok(())) => match call.in_time().map(|()| call.policy().clone_request(request)) {
@@ -146,17 +137,7 @@ where
                             Err(stop) => stop,
                         },
                         Poll::Ready(Err(error)) => break call.gave_up(Stop::NotReady, Err(error.into())),
-                        Poll::Pending => {
-                            if timer.is_none() {
-                                let (within, then) = call.ready_within();
-                                *stop = then;
-                                timer.set(Some(sleep(within)));
-                            }
-                            if let Some(timer) = timer.as_pin_mut() {
-                                ready!(timer.poll(cx));
-                            }
-                            *stop
-                        }
+                        Poll::Pending => ready!(call.poll_ready_limit(cx)),
                     };
                     let Some(last) = last.take() else { return Poll::Pending };
                     break call.gave_up(stop, last.map_err(Into::into));
@@ -172,12 +153,6 @@ where
         this.state.set(State::Done);
         *this.spare = None;
         Poll::Ready(output)
-    }
-}
-
-impl<F, T, E> State<F, T, E> {
-    fn readying(last: Result<T, E>) -> Self {
-        Self::Readying { timer: None, stop: Stop::NotReady, last: Some(last) }
     }
 }
 

@@ -2,7 +2,13 @@
 
 use std::fmt;
 use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
 
 use super::backoff::{Bounds, Progress, Stop};
 use super::budget::{Budget, Reservation, RetryBudgetStats};
@@ -408,27 +414,45 @@ impl Core {
         // ORDERING: Relaxed, a hint; see `update`.
         self.max_attempts.load(Ordering::Relaxed) > 1 && !Overrides::current().forbids_retries()
     }
+
+    /// Counts a call that has ended.
+    #[inline]
+    fn end(&self, ended: Ended) {
+        self.counts.end(ended);
+        self.metrics.with(|metrics| match ended {
+            Ended::Ok => metrics.calls.success.increment(1),
+            Ended::Failed => metrics.calls.failure.increment(1),
+            Ended::Neutral => metrics.calls.neutral.increment(1),
+        });
+    }
 }
 
 impl<P> Shared<P> {
-    /// Opens the account of a call that starts now.
+    /// Opens the account of a call that starts now, and makes its first attempt.
+    ///
+    /// The account is written after the attempt was made, straight to where it stays: writing a byte of it just before it is
+    /// moved would hold up the move for as long as an atomic operation takes.
     #[inline]
-    pub(super) fn start(self: &Arc<Self>) -> Call<P> {
-        let now = clock::now();
+    pub(super) fn start<R>(self: &Arc<Self>, first: impl FnOnce() -> R) -> (R, Call<P>) {
+        let started = clock::now();
         let core = &self.core;
-        if let Some(balance) = core.budget.budget.deposit(now) {
+        if let Some(balance) = core.budget.budget.deposit(started) {
             core.metrics.with(|metrics| metrics.balance.set(balance));
         }
         core.counts.start();
-        Call {
-            shared: Arc::clone(self),
-            started: now,
-            progress: Progress::first(),
-            delays: None,
-            reservation: None,
-            stepping: false,
-            ended: false,
-        }
+        let unwound = Unwound(core);
+        let future = first();
+        mem::forget(unwound);
+        (future, Call { shared: Arc::clone(self), started, again: None, stepping: false, ended: false })
+    }
+}
+
+/// Counts the call as failed if its first attempt panics while it is made.
+struct Unwound<'a>(&'a Core);
+
+impl Drop for Unwound<'_> {
+    fn drop(&mut self) {
+        self.0.end(Ended::Failed);
     }
 }
 
@@ -438,8 +462,8 @@ pub(super) enum Next {
     Stands,
     /// It is a failure, and the last result.
     Stop(Stop),
-    /// Another attempt after this time.
-    After(Duration),
+    /// Another attempt, when the [timer](Call::poll_timer) has fired.
+    AfterWait,
 }
 
 /// The account of one call: closed with its outcome, or as neutral when it is dropped before. A retry that was granted and
@@ -447,13 +471,39 @@ pub(super) enum Next {
 pub(super) struct Call<P> {
     shared: Arc<Shared<P>>,
     started: Duration,
-    progress: Progress,
-    /// Made at the first failure, where the layer has any: a call that succeeds at once allocates nothing.
-    delays: Option<Delays>,
-    reservation: Option<RetryReservation>,
+    /// `None` before the first failure: a call that succeeds at once carries one word of it.
+    again: Option<Pin<Box<Again>>>,
     /// Within a step of the inner service.
     stepping: bool,
     ended: bool,
+}
+
+pin_project! {
+    /// What a call has to remember from its first failure on.
+    struct Again {
+        progress: Progress,
+        // In place of the backoff, where the layer has any.
+        delays: Option<Delays>,
+        // Of the retry that is granted and not sent.
+        reservation: Option<RetryReservation>,
+        // Of the delay, then of the wait for readiness.
+        #[pin]
+        timer: Option<Sleep>,
+        // What it means when the wait for readiness is over.
+        stop: Stop,
+    }
+}
+
+impl Again {
+    fn new(delays: Option<&MakeDelays>) -> Self {
+        Self {
+            progress: Progress::first(),
+            delays: delays.map(|make| make()),
+            reservation: None,
+            timer: None,
+            stop: Stop::NotReady,
+        }
+    }
 }
 
 impl<P> Call<P> {
@@ -472,7 +522,7 @@ impl<P> Call<P> {
 
     #[inline]
     pub(super) fn attempt(&self) -> Attempt {
-        Attempt::new(self.progress.attempts, self.started)
+        Attempt::new(self.attempts(), self.started)
     }
 
     /// Takes the decision of the policy further: through the limits and the budget.
@@ -483,13 +533,13 @@ impl<P> Call<P> {
                 self.end(Ended::Ok);
                 Next::Stands
             }
-            Decision::GiveUp if self.progress.attempts == 1 => {
+            Decision::GiveUp if self.attempts() == 1 => {
                 self.stop(Stop::Policy);
                 Next::Stands
             }
             Decision::GiveUp => Next::Stop(Stop::Policy),
             Decision::Retry { after, cost } => match self.plan(after, cost) {
-                Ok(wait) => Next::After(wait),
+                Ok(()) => Next::AfterWait,
                 Err(stop) => Next::Stop(stop),
             },
         }
@@ -501,9 +551,11 @@ impl<P> Call<P> {
         self.end(if ok { Ended::Ok } else { Ended::Failed });
     }
 
-    fn plan(&mut self, hint: Option<Duration>, cost: u32) -> Result<Duration, Stop> {
+    #[cold]
+    fn plan(&mut self, hint: Option<Duration>, cost: u32) -> Result<(), Stop> {
+        let core = &self.shared.core;
         let (backoff, bounds) = {
-            let config = self.shared.core.config.lock();
+            let config = core.config.lock();
             let bounds = Bounds {
                 max_attempts: config.max_attempts,
                 elapsed_left: config.max_elapsed.saturating_sub(self.elapsed()),
@@ -511,13 +563,43 @@ impl<P> Call<P> {
             };
             (config.backoff, bounds)
         };
-        let wait = match &self.shared.core.delays {
-            None => self.progress.next(&backoff, bounds, hint, rng::draw())?,
-            Some(make) => self.progress.next_of(&mut **self.delays.get_or_insert_with(|| make()), bounds, hint)?,
+        let again = self.again.get_or_insert_with(|| Box::pin(Again::new(core.delays.as_ref())));
+        let mut again = again.as_mut().project();
+        let wait = match again.delays {
+            None => again.progress.next(&backoff, bounds, hint, rng::draw())?,
+            Some(delays) => again.progress.next_of(&mut **delays, bounds, hint)?,
         };
         // Last, since it is the only step that takes something.
-        self.reservation = self.shared.core.budget.try_reserve(cost);
-        if self.reservation.is_some() { Ok(wait) } else { Err(Stop::Budget) }
+        *again.reservation = Some(core.budget.try_reserve(cost).ok_or(Stop::Budget)?);
+        again.timer.set((!wait.is_zero()).then(|| sleep(wait)));
+        Ok(())
+    }
+
+    /// Until the delay is over.
+    pub(super) fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(again) = &mut self.again else { return Poll::Ready(()) };
+        let mut timer = again.as_mut().project().timer;
+        if let Some(timer) = timer.as_mut().as_pin_mut() {
+            ready!(timer.poll(cx));
+        }
+        timer.set(None);
+        Poll::Ready(())
+    }
+
+    /// While the service is not ready for the retry: until it has had its time, and then what that means. The timer is made
+    /// when this is asked for the first time.
+    pub(super) fn poll_ready_limit(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
+        let (within, stop) = self.ready_within();
+        let Some(again) = &mut self.again else { return Poll::Ready(stop) };
+        let mut again = again.as_mut().project();
+        if again.timer.is_none() {
+            again.timer.set(Some(sleep(within)));
+            *again.stop = stop;
+        }
+        if let Some(timer) = again.timer.as_mut().as_pin_mut() {
+            ready!(timer.poll(cx));
+        }
+        Poll::Ready(*again.stop)
     }
 
     /// What is left for the retry to start, and what it means when that is used up.
@@ -530,7 +612,7 @@ impl<P> Call<P> {
     }
 
     /// How long the service may take to be ready for the retry, and what it means if it takes longer.
-    pub(super) fn ready_within(&self) -> (Duration, Stop) {
+    fn ready_within(&self) -> (Duration, Stop) {
         let config = self.shared.core.config.lock();
         let left = self.time_left(config.max_elapsed);
         if left.0 < config.max_ready_wait { left } else { (config.max_ready_wait, Stop::NotReady) }
@@ -545,12 +627,16 @@ impl<P> Call<P> {
 
     /// The retry is being sent.
     pub(super) fn sent(&mut self) {
-        self.progress.sent();
         // ORDERING: Relaxed, a count that nothing is derived from.
         self.shared.core.retries.fetch_add(1, Ordering::Relaxed);
-        let balance = self.reservation.take().map(|reservation| reservation.0.spend(clock::now()));
+        let again = self.again.as_mut().map(|again| again.as_mut().project());
+        let balance = again.and_then(|mut again| {
+            again.progress.sent();
+            again.timer.set(None);
+            again.reservation.take().map(|reservation| reservation.0.spend(clock::now()))
+        });
         self.shared.core.metrics.with(|metrics| {
-            metrics.retry(self.progress.attempts);
+            metrics.retry(self.attempts());
             if let Some(balance) = balance {
                 metrics.balance.set(balance);
             }
@@ -560,16 +646,24 @@ impl<P> Call<P> {
     /// The call ends with `result`, because of `stop`.
     pub(super) fn gave_up<T>(&mut self, stop: Stop, result: Result<T, BoxError>) -> Result<T, BoxError> {
         // Before the caller hears of it: the next call may be made with what this one gives back.
-        drop(self.reservation.take());
+        if let Some(again) = &mut self.again {
+            drop(again.as_mut().project().reservation.take());
+        }
         self.stop(stop);
         result.map_err(|source| {
             let name = Arc::clone(&self.shared.core.name);
-            GaveUp::new(name, stop, self.progress.attempts, self.elapsed(), source).into()
+            GaveUp::new(name, stop, self.attempts(), self.elapsed(), source).into()
         })
     }
 
+    /// Attempts that were sent, the first included.
+    #[inline]
     pub(super) fn attempts(&self) -> u32 {
-        self.progress.attempts
+        self.progress().attempts
+    }
+
+    fn progress(&self) -> Progress {
+        self.again.as_ref().map_or(Progress::first(), |again| again.progress)
     }
 
     pub(super) fn elapsed(&self) -> Duration {
@@ -586,12 +680,7 @@ impl<P> Call<P> {
     #[inline]
     fn end(&mut self, ended: Ended) {
         self.ended = true;
-        self.shared.core.counts.end(ended);
-        self.shared.core.metrics.with(|metrics| match ended {
-            Ended::Ok => metrics.calls.success.increment(1),
-            Ended::Failed => metrics.calls.failure.increment(1),
-            Ended::Neutral => metrics.calls.neutral.increment(1),
-        });
+        self.shared.core.end(ended);
     }
 }
 

@@ -61,11 +61,10 @@ where
     fn call(&mut self, request: Request) -> ResponseFuture<S, P, Request> {
         // Held to the end: what is below takes its time from this reading.
         let _now = clock::enter();
-        let mut call = self.shared.start();
         let copy = if self.shared.core.retries_at_all() { self.shared.policy.clone_request(&request) } else { None };
         // The clone is for retries; the readied service makes the first attempt, with what it holds in reserve.
         let spare = copy.map(|copy| (self.inner.clone(), copy));
-        let future = call.step(|| self.inner.call(request));
+        let (future, call) = self.shared.start(|| self.inner.call(request));
         ResponseFuture::new(future, spare, call)
     }
 }

@@ -96,7 +96,7 @@ impl TimeoutScope {
 /// the limit in nanoseconds in the upper 61 bits, then the mode in two bits, then the scope in one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Setting {
-    pub(super) limit: Duration,
+    pub(super) limit_nanos: u64,
     pub(super) scope: TimeoutScope,
     pub(super) mode: Mode,
 }
@@ -118,7 +118,7 @@ impl Setting {
 
     pub(super) const fn unpack(word: u64) -> Self {
         Self {
-            limit: Duration::from_nanos(word >> 3),
+            limit_nanos: word >> 3,
             scope: if word & 1 == 0 { TimeoutScope::Attempt } else { TimeoutScope::Total },
             mode: match word >> 1 & 3 {
                 0 => Mode::Enforce,
@@ -140,7 +140,8 @@ mod tests {
                 for mode in [Mode::Enforce, Mode::Observe, Mode::Disabled] {
                     let config = TimeoutConfig { name: "n".into(), limit, scope, mode };
                     assert_eq!(config.check(), Ok(()));
-                    assert_eq!(Setting::unpack(Setting::pack(&config)), Setting { limit, scope, mode });
+                    let limit_nanos = limit.as_nanos() as u64;
+                    assert_eq!(Setting::unpack(Setting::pack(&config)), Setting { limit_nanos, scope, mode });
                 }
             }
         }

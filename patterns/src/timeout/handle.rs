@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::time::Duration;
 
 use super::config::{Setting, TimeoutConfig};
@@ -105,8 +106,8 @@ impl TimeoutHandle {
         E: Into<BoxError>,
     {
         let _now = clock::enter();
-        match self.admit() {
-            Ok(running) => ResponseFuture::running(future, running),
+        match self.run(|| future) {
+            Ok((future, running)) => ResponseFuture::running(future, running),
             Err(rejected) => ResponseFuture::refused(rejected),
         }
     }
@@ -125,8 +126,8 @@ impl TimeoutHandle {
     pub fn config(&self) -> TimeoutConfig {
         // ORDERING: Relaxed, the word is the whole setting; see `update`.
         let setting = Setting::unpack(self.shared.setting.load(Ordering::Relaxed));
-        let Setting { limit, scope, mode } = setting;
-        TimeoutConfig { name: self.name().to_owned(), limit, scope, mode }
+        let Setting { limit_nanos, scope, mode } = setting;
+        TimeoutConfig { name: self.name().to_owned(), limit: Duration::from_nanos(limit_nanos), scope, mode }
     }
 
     /// What became of the calls so far.
@@ -165,32 +166,58 @@ impl TimeoutHandle {
         self.shared.metrics.rebind(metrics(&self.shared.name));
     }
 
-    /// Opens the account of a call, or refuses it because its deadline has passed.
+    /// Opens the account of a call and makes it, or refuses it because its deadline has passed.
+    ///
+    /// The account is written after the call was made, straight to where it stays: writing a byte of it just before it is
+    /// moved would hold up the move for as long as an atomic operation takes.
     #[inline]
-    pub(super) fn admit(&self) -> Result<Running, Rejected> {
+    pub(super) fn run<R>(&self, call: impl FnOnce() -> R) -> Result<(R, Running), Rejected> {
         let shared = &self.shared;
         // ORDERING: Relaxed, pairs with nothing; see `update`.
-        let setting = Setting::unpack(shared.setting.load(Ordering::Relaxed));
-        let limits = match setting.mode {
-            Mode::Disabled => None,
-            Mode::Enforce | Mode::Observe => Some(Limits::new(setting, Deadline::current())),
-        };
-        if limits.is_some_and(|limits| limits.deadline.instant() <= limits.started) {
-            // ORDERING: Relaxed, a count that nothing is derived from.
-            shared.rejected.fetch_add(1, Ordering::Relaxed);
-            if setting.mode == Mode::Enforce {
-                shared.metrics.with(|calls| calls.rejected(Reason::Deadline));
-                return Err(Rejected::new(PATTERN, Arc::clone(&shared.name), Reason::Deadline));
-            }
+        let terms = Terms::new(Setting::unpack(shared.setting.load(Ordering::Relaxed)));
+        if terms.limits.is_some_and(|limits| limits.deadline.nanos() <= limits.started) {
+            self.late(terms)?;
         }
         shared.counts.start();
-        Ok(Running {
-            shared: Arc::clone(shared),
-            limits,
-            enforced: setting.mode == Mode::Enforce,
-            stepping: false,
-            ended: false,
-        })
+        let unwound = Unwound(shared);
+        let future = terms.within(call);
+        mem::forget(unwound);
+        Ok((future, Running { shared: Arc::clone(shared), terms, stepping: false, ended: false }))
+    }
+
+    /// The deadline has passed before the call.
+    #[cold]
+    fn late(&self, terms: Terms) -> Result<(), Rejected> {
+        let shared = &self.shared;
+        // ORDERING: Relaxed, a count that nothing is derived from.
+        shared.rejected.fetch_add(1, Ordering::Relaxed);
+        if !terms.enforced {
+            return Ok(());
+        }
+        shared.metrics.with(|calls| calls.rejected(Reason::Deadline));
+        Err(Rejected::new(PATTERN, Arc::clone(&shared.name), Reason::Deadline))
+    }
+}
+
+impl Shared {
+    /// Counts a call that has ended.
+    #[inline]
+    fn end(&self, ended: Ended) {
+        self.counts.end(ended);
+        self.metrics.with(|calls| match ended {
+            Ended::Ok => calls.success.increment(1),
+            Ended::Failed => calls.failure.increment(1),
+            Ended::Neutral => calls.neutral.increment(1),
+        });
+    }
+}
+
+/// Counts the call as failed if the inner service panics while it is made.
+struct Unwound<'a>(&'a Shared);
+
+impl Drop for Unwound<'_> {
+    fn drop(&mut self) {
+        self.0.end(Ended::Failed);
     }
 }
 
@@ -203,7 +230,8 @@ impl fmt::Debug for TimeoutHandle {
 /// The tighter of the layer's limit and the ambient deadline, for one call.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    started: tokio::time::Instant,
+    /// In nanoseconds since the origin of the clock.
+    started: u64,
     deadline: Deadline,
     limit: Limit,
 }
@@ -211,8 +239,9 @@ struct Limits {
 impl Limits {
     #[inline]
     fn new(setting: Setting, ambient: Option<Deadline>) -> Self {
-        let started = clock::instant();
-        let own = Deadline::after(Overrides::current().timeout(setting.scope).unwrap_or(setting.limit));
+        let started = clock::nanos(clock::now());
+        let limit = Overrides::current().timeout(setting.scope).map_or(setting.limit_nanos, clock::nanos);
+        let own = Deadline::at_nanos(started.saturating_add(limit));
         // Of two that end together the own limit is named: it would have fired without the other.
         match ambient {
             Some(ambient) if ambient < own => Self { started, deadline: ambient, limit: Limit::Ambient },
@@ -221,12 +250,44 @@ impl Limits {
     }
 }
 
-/// The account of one call: closed with its outcome, or as neutral when it is dropped before.
-pub(super) struct Running {
-    shared: Arc<Shared>,
+/// What holds for one call, whatever is updated meanwhile.
+#[derive(Debug, Clone, Copy)]
+struct Terms {
     /// `None` when the layer is disabled.
     limits: Option<Limits>,
     enforced: bool,
+}
+
+impl Terms {
+    #[inline]
+    fn new(setting: Setting) -> Self {
+        let limits = match setting.mode {
+            Mode::Disabled => None,
+            Mode::Enforce | Mode::Observe => Some(Limits::new(setting, Deadline::current())),
+        };
+        Self { limits, enforced: setting.mode == Mode::Enforce }
+    }
+
+    /// The deadline to keep, if one is to be kept.
+    #[inline]
+    fn deadline(self) -> Option<Deadline> {
+        self.limits.filter(|_| self.enforced).map(|limits| limits.deadline)
+    }
+
+    /// Runs a step of the inner service with the limit as the ambient deadline.
+    #[inline]
+    fn within<R>(self, step: impl FnOnce() -> R) -> R {
+        match self.deadline() {
+            Some(deadline) => deadline.enter(step),
+            None => step(),
+        }
+    }
+}
+
+/// The account of one call: closed with its outcome, or as neutral when it is dropped before.
+pub(super) struct Running {
+    shared: Arc<Shared>,
+    terms: Terms,
     /// Within a step of the inner service.
     stepping: bool,
     ended: bool,
@@ -236,17 +297,14 @@ impl Running {
     /// The deadline to keep, if one is to be kept.
     #[inline]
     pub(super) fn deadline(&self) -> Option<Deadline> {
-        self.limits.filter(|_| self.enforced).map(|limits| limits.deadline)
+        self.terms.deadline()
     }
 
     /// Runs a step of the inner service with the limit as the ambient deadline.
     #[inline]
     pub(super) fn step<R>(&mut self, step: impl FnOnce() -> R) -> R {
         self.stepping = true;
-        let result = match self.deadline() {
-            Some(deadline) => deadline.enter(step),
-            None => step(),
-        };
+        let result = self.terms.within(step);
         self.stepping = false;
         result
     }
@@ -254,8 +312,8 @@ impl Running {
     /// The inner service has answered.
     #[inline]
     pub(super) fn answered(&mut self, ok: bool) {
-        if !self.enforced
-            && let Some(limits) = self.limits
+        if !self.terms.enforced
+            && let Some(limits) = self.terms.limits
             && limits.deadline.has_passed()
         {
             self.count_elapsed(limits.limit);
@@ -273,8 +331,8 @@ impl Running {
 
     /// The timer has fired, here or below.
     pub(super) fn elapsed(&mut self) -> Elapsed {
-        let (limit, after) = match self.limits {
-            Some(limits) => (limits.limit, clock::instant().saturating_duration_since(limits.started)),
+        let (limit, after) = match self.terms.limits {
+            Some(limits) => (limits.limit, clock::now().saturating_sub(Duration::from_nanos(limits.started))),
             // There is no timer without limits; the name below is all there would be to say.
             None => (Limit::Total, Duration::ZERO),
         };
@@ -293,12 +351,7 @@ impl Running {
     #[inline]
     fn end(&mut self, ended: Ended) {
         self.ended = true;
-        self.shared.counts.end(ended);
-        self.shared.metrics.with(|calls| match ended {
-            Ended::Ok => calls.success.increment(1),
-            Ended::Failed => calls.failure.increment(1),
-            Ended::Neutral => calls.neutral.increment(1),
-        });
+        self.shared.end(ended);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use loom::thread;
 use seawall_loom::retry::budget::{Budget, Reservation};
 use seawall_loom::retry::config::RetryBudgetConfig;
-use seawall_loom::sync::{Arc, Bug};
+use seawall_loom::sync::{Arc, Bug, claim_stripe};
 use seawall_loom::{Threads, check, planted};
 
 const WINDOW: Duration = Duration::from_secs(32);
@@ -84,6 +84,33 @@ fn a_refund_returns_what_was_booked_and_no_more() {
         let spent = spent.join().unwrap();
         assert_eq!(reserve(&budget, at(0)).is_some(), !spent);
         quiet(&budget, at(0), u64::from(spent));
+    });
+}
+
+#[test]
+fn a_call_counts_once_while_the_slot_turns() {
+    check("R4 a call counts once while the slot turns", Threads::Three, 100, || {
+        let budget = budget(1.0, 0.0);
+        let (early, late) = (Arc::clone(&budget), Arc::clone(&budget));
+        let early = thread::spawn(move || {
+            claim_stripe(0);
+            early.deposit(at(0));
+        });
+        let late = thread::spawn(move || {
+            claim_stripe(1);
+            // Turns the slot, or finds it turned.
+            late.deposit(at(1));
+        });
+        let seen = budget.stats(at(1)).calls;
+        assert!(seen <= 2, "a call counts twice");
+        early.join().unwrap();
+        late.join().unwrap();
+        assert_eq!(budget.stats(at(1)).calls, 2, "a call was lost");
+        assert_eq!(budget.stats(at(31)).calls, 2, "both are within the window of 32 slots");
+        // The one that was made, or was late, in the slot after the first stays a second longer.
+        assert!((1..=2).contains(&budget.stats(at(32)).calls));
+        assert_eq!(budget.stats(at(33)).calls, 0);
+        quiet(&budget, at(33), 0);
     });
 }
 
