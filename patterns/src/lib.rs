@@ -22,6 +22,11 @@
 //!
 //! A layer that may refuse has the error type [`BoxError`]. A refusal is [`Rejected`]: the inner service was never called.
 //! A timer that fired later is [`Elapsed`]: the outcome is unknown. Both are found in any chain of sources by [`find`].
+//!
+//! # Features
+//!
+//! `metrics` and `tracing` are on by default; `serde`, `http`, `backoff`, `backon` and `test-util` are off. The README says
+//! what each adds and why.
 
 pub mod adapters;
 pub mod admission;
@@ -65,3 +70,8 @@ pub use timeout::{Timeout, TimeoutConfig, TimeoutHandle, TimeoutLayer, TimeoutSc
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 mod readme {}
+
+/// So does the guide's.
+#[cfg(doctest)]
+#[doc = include_str!("../ADDING_A_PATTERN.md")]
+mod adding_a_pattern {}

@@ -8,7 +8,8 @@ use std::time::Duration;
 use seawall::circuit_breaker::{CancelPolicy, OnOpen, Window};
 use seawall::sliding_window::Algorithm;
 use seawall::{
-    Backoff, CircuitBreakerConfig, Mode, RetryBudgetConfig, RetryConfig, SlidingWindowConfig, TimeoutConfig,
+    Backoff, CircuitBreakerConfig, Jitter, Mode, RetryBudgetConfig, RetryConfig, SemaphoreConfig, SlidingWindowConfig,
+    TimeoutConfig,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -39,15 +40,73 @@ fn a_configuration_survives_its_file() {
     survives(SlidingWindowConfig::new("mail", 100, second).algorithm(Algorithm::Log).mode(Mode::Observe));
 }
 
+fn read<C: DeserializeOwned>(text: &str) -> C {
+    serde_json::from_str(text).unwrap()
+}
+
 #[test]
 fn what_a_file_leaves_out_has_its_default() {
-    let breaker: CircuitBreakerConfig = serde_json::from_str(r#"{"name":"peer","probes":5}"#).unwrap();
+    assert_eq!(read::<CircuitBreakerConfig>(r#"{"name":"peer"}"#), CircuitBreakerConfig::new("peer"));
+    let breaker: CircuitBreakerConfig = read(r#"{"name":"peer","probes":5}"#);
     assert_eq!(breaker, CircuitBreakerConfig::new("peer").probes(5));
-    let nameless: CircuitBreakerConfig = serde_json::from_str("{}").unwrap();
-    assert_eq!(nameless.check().unwrap_err().field, "name");
-    let text = r#"{"name":"mail","limit":9,"window":{"secs":60,"nanos":0}}"#;
-    let window: SlidingWindowConfig = serde_json::from_str(text).unwrap();
+    assert_eq!(read::<RetryConfig>(r#"{"name":"peer"}"#), RetryConfig::new("peer"));
+    assert_eq!(read::<RetryBudgetConfig>("{}"), RetryBudgetConfig::new());
+    assert_eq!(read::<Backoff>("{}"), Backoff::default());
+    let timeout: TimeoutConfig = read(r#"{"name":"peer","limit":{"secs":2,"nanos":0},"scope":"attempt"}"#);
+    assert_eq!(timeout, TimeoutConfig::attempt("peer", Duration::from_secs(2)));
+    assert_eq!(read::<SemaphoreConfig>(r#"{"name":"peer","limit":8}"#), SemaphoreConfig::new("peer", 8));
+    let window: SlidingWindowConfig = read(r#"{"name":"mail","limit":9,"window":{"secs":60,"nanos":0}}"#);
     assert_eq!(window, SlidingWindowConfig::new("mail", 9, Duration::from_secs(60)));
-    let retry: RetryConfig = serde_json::from_str(r#"{"name":"peer"}"#).unwrap();
-    assert_eq!(retry, RetryConfig::new("peer"));
+}
+
+#[test]
+fn what_has_no_default_must_be_there() {
+    let nameless: CircuitBreakerConfig = read("{}");
+    assert_eq!(nameless.check().unwrap_err().field, "name");
+    let missing = |text| serde_json::from_str::<RetryConfig>(text).unwrap_err().to_string();
+    assert!(missing("{}").contains("missing field `name`"));
+    let missing = |text| serde_json::from_str::<TimeoutConfig>(text).unwrap_err().to_string();
+    assert!(missing(r#"{"name":"peer","scope":"total"}"#).contains("missing field `limit`"));
+}
+
+#[test]
+fn a_file_spells_durations_and_choices_like_this() {
+    let breaker: CircuitBreakerConfig = read(
+        r#"{
+            "name": "peer",
+            "mode": "observe",
+            "window": { "time": { "secs": 30, "nanos": 0 } },
+            "failure_rate": null,
+            "slow_after": { "secs": 0, "nanos": 500000000 },
+            "on_open": "not_ready",
+            "cancel": { "failure_after": { "secs": 1, "nanos": 0 } }
+        }"#,
+    );
+    let spelled = CircuitBreakerConfig::new("peer")
+        .mode(Mode::Observe)
+        .window(Window::Time(Duration::from_secs(30)))
+        .failure_rate(None)
+        .slow_calls(Duration::from_millis(500), breaker.slow_rate)
+        .on_open(OnOpen::NotReady)
+        .cancel(CancelPolicy::FailureAfter(Duration::from_secs(1)));
+    assert_eq!(breaker, spelled);
+
+    let retry: RetryConfig = read(
+        r#"{
+            "name": "peer",
+            "backoff": {
+                "growth": { "exponential": { "factor": 1.5 } },
+                "base": { "secs": 0, "nanos": 20000000 },
+                "jitter": { "fraction": 0.5 }
+            }
+        }"#,
+    );
+    let backoff = Backoff::exponential(Duration::from_millis(20)).factor(1.5).jitter(Jitter::Fraction(0.5));
+    assert_eq!(retry, RetryConfig::new("peer").backoff(backoff));
+}
+
+#[test]
+fn a_misspelt_field_inside_of_another_is_refused() {
+    let retry = serde_json::from_str::<RetryConfig>(r#"{"name":"peer","backoff":{"bse":1}}"#).unwrap_err();
+    assert!(retry.to_string().contains("unknown field `bse`"), "{retry}");
 }
