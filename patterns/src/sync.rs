@@ -89,6 +89,12 @@ pub enum Bug {
     StaleGeneration,
     /// The breaker keeps the slot of a probe that was dropped without a result.
     ProbeNotReturned,
+    /// The breaker believes a success without the lock whose admission belongs to an earlier state.
+    StaleSuccess,
+    /// The breaker works under its lock while successes can still be left in the word beside it.
+    WordNotTaken,
+    /// The breaker does not look again whether what it read beside the word belongs to it.
+    WordNotReadAgain,
     /// The retry budget lets go of its lock between the check and the booking.
     BudgetCheckThenAct,
     /// The counts of calls take the starts before the ends.

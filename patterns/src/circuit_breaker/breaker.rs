@@ -1,19 +1,27 @@
-//! The breaker as a plain value: one lock around the [machine](Machine). It reads no clock and draws nothing: it asks for
-//! `now` and for a draw only when something configured needs them.
+//! The breaker as a plain value: a [shortcut](Shortcut) beside a lock around the [machine](Machine). It reads no clock and
+//! draws nothing: it asks for `now` and for a draw only when something configured needs them.
 
 use std::time::Duration;
 
 use super::config::CircuitBreakerConfig;
 use super::machine::Machine;
-use super::state::{Effect, Gate, Outcome, Override, Permit, Refusal, State, Stats};
+use super::shortcut::{Reading, Shortcut, Word};
+use super::state::{Effect, Gate, Kind, Outcome, Override, Permit, Refusal, State, Stats};
+use crate::counts::{Counts, Ended};
 use crate::error::InvalidConfig;
+use crate::striped::Striped;
 use crate::sync::Mutex;
 
 /// A circuit breaker as a plain value.
 #[derive(Debug)]
 pub struct Breaker {
-    /// Guards everything: configuration, state, window and counts change together. Held for a few dozen instructions.
+    /// Answers for the machine as long as nothing changes.
+    shortcut: Shortcut,
+    /// Guards configuration, state and window, which change together. Held for a few dozen instructions, and for the successes
+    /// that wait in the shortcut.
     machine: Mutex<Machine>,
+    calls: Counts,
+    refused: Striped<1>,
 }
 
 impl Breaker {
@@ -23,7 +31,10 @@ impl Breaker {
     /// As [`CircuitBreakerConfig::check`].
     pub fn new(config: CircuitBreakerConfig) -> Result<Self, InvalidConfig> {
         config.check()?;
-        Ok(Self { machine: Mutex::new(Machine::new(config)) })
+        let machine = Machine::new(config);
+        let shortcut = Shortcut::default();
+        shortcut.publish(shortcut.take(), machine.notice());
+        Ok(Self { shortcut, machine: Mutex::new(machine), calls: Counts::default(), refused: Striped::default() })
     }
 
     /// Asks for one call; `exempt` calls are never refused. `now` is asked at most once, and not by a closed breaker
@@ -35,7 +46,35 @@ impl Breaker {
         now: impl FnOnce() -> Duration,
         draw: impl FnOnce() -> f64,
     ) -> (Result<Permit, Refusal>, Effect) {
-        self.machine.lock().admit(exempt, now, draw)
+        let mut now = Reading::new(now);
+        match self.shortcut.admit(&mut now) {
+            Ok(permit) => {
+                self.calls.start();
+                (Ok(permit), Effect::default())
+            }
+            Err(word) => self.decide(word, exempt, &mut now, draw),
+        }
+    }
+
+    /// [`admit`](Self::admit) where that is not a matter of course.
+    #[inline(never)]
+    fn decide(
+        &self,
+        word: Word,
+        exempt: bool,
+        now: &mut Reading<impl FnOnce() -> Duration>,
+        draw: impl FnOnce() -> f64,
+    ) -> (Result<Permit, Refusal>, Effect) {
+        let refusal = if exempt { None } else { self.shortcut.refuse(word, now) };
+        let (answer, effect) = match refusal {
+            Some(refusal) => (Err(refusal), Effect::default()),
+            None => self.with(|machine| machine.admit(exempt, now, draw)),
+        };
+        match answer {
+            Ok(_) => self.calls.start(),
+            Err(_) => self.refused.add::<0>(),
+        }
+        (answer, effect)
     }
 
     /// Hands in the outcome of a call; answers what it counted as, which is never [`Outcome::Cancelled`]. `now` is asked
@@ -49,42 +88,78 @@ impl Breaker {
         now: impl FnOnce() -> Duration,
         draw: impl FnOnce() -> f64,
     ) -> (Outcome, Effect) {
-        self.machine.lock().report(permit, outcome, now, draw)
+        let mut now = Reading::new(now);
+        if outcome == Outcome::Success && self.shortcut.succeed(&permit, &mut now) {
+            self.calls.end(Ended::Ok);
+            return (outcome, Effect::default());
+        }
+        self.account(permit, outcome, &mut now, draw)
     }
 
-    /// Asks for readiness: while closed nothing is reserved, while half-open one probe is.
-    pub fn reserve(&self, now: Duration, draw: impl FnOnce() -> f64) -> (Gate, Effect) {
-        self.machine.lock().reserve(now, draw)
+    /// [`report`](Self::report) where that is not a matter of course.
+    #[inline(never)]
+    fn account(
+        &self,
+        permit: Permit,
+        outcome: Outcome,
+        now: &mut Reading<impl FnOnce() -> Duration>,
+        draw: impl FnOnce() -> f64,
+    ) -> (Outcome, Effect) {
+        let (outcome, effect) = if permit.kind() == Kind::Passenger && outcome != Outcome::Cancelled {
+            (outcome, Effect::default())
+        } else {
+            self.with(|machine| machine.report(permit, outcome, now, draw))
+        };
+        self.calls.end(match outcome {
+            Outcome::Success => Ended::Ok,
+            Outcome::Failure | Outcome::Overload { .. } => Ended::Failed,
+            Outcome::Neutral | Outcome::Cancelled => Ended::Neutral,
+        });
+        (outcome, effect)
+    }
+
+    /// Asks for readiness: while closed nothing is reserved, while half-open one probe is. `now` is asked at most once, and
+    /// not by a closed breaker.
+    #[inline]
+    pub fn reserve(&self, now: impl FnOnce() -> Duration, draw: impl FnOnce() -> f64) -> (Gate, Effect) {
+        if self.shortcut.is_ready() {
+            return (Gate::Pass, Effect::default());
+        }
+        let now = now();
+        self.with(|machine| machine.reserve(now, draw))
     }
 
     /// Whether a reservation is still good: not expired, and the breaker in the state that granted it.
     pub fn holds(&self, permit: &Permit, now: Duration) -> bool {
-        self.machine.lock().holds(permit, now)
+        self.with(|machine| machine.holds(permit, now))
     }
 
     /// Turns a reservation into a call that starts now; `None` if it is no longer good.
     pub fn claim(&self, permit: Permit, now: Duration) -> Option<Permit> {
-        self.machine.lock().claim(permit, now)
+        let permit = self.with(|machine| machine.claim(permit, now))?;
+        self.calls.start();
+        Some(permit)
     }
 
     /// Gives a reservation back unspent.
     pub fn release(&self, permit: Permit) -> Effect {
-        self.machine.lock().release(permit)
+        self.with(|machine| machine.release(permit))
     }
 
     /// The state now. An open breaker whose time is over stays open until the next call asks.
     pub fn state(&self) -> State {
-        self.machine.lock().state()
+        self.with(|machine| machine.state())
     }
 
-    /// All counts, read together.
+    /// All counts, read together. A call that is admitted or ends meanwhile may be in some of them and not yet in others, but
+    /// `admitted = succeeded + failed + neutral + in_flight` holds.
     pub fn stats(&self) -> Stats {
-        self.machine.lock().stats()
+        self.with(|machine| machine.stats(self.calls.read(), self.refused.sum::<0>()))
     }
 
     /// The configuration in force.
     pub fn config(&self) -> CircuitBreakerConfig {
-        self.machine.lock().config()
+        self.with(|machine| machine.config())
     }
 
     /// Swaps the configuration and keeps the state: an open breaker stays open until its time, the window starts empty
@@ -92,13 +167,23 @@ impl Breaker {
     ///
     /// # Errors
     /// As [`CircuitBreakerConfig::check`], and where a field that cannot change live would.
-    pub fn update(&self, config: CircuitBreakerConfig) -> Result<Effect, InvalidConfig> {
-        self.machine.lock().update(config)
+    pub fn update(&self, config: CircuitBreakerConfig, now: Duration) -> Result<Effect, InvalidConfig> {
+        self.with(|machine| machine.update(config, now))
     }
 
     /// Sets an override that sticks, or ends it with `None`, which also closes the breaker and empties its window.
-    pub fn force(&self, to: Option<Override>) -> Effect {
-        self.machine.lock().force(to)
+    pub fn force(&self, to: Option<Override>, now: Duration) -> Effect {
+        self.with(|machine| machine.force(to, now))
+    }
+
+    fn with<R>(&self, work: impl FnOnce(&mut Machine) -> R) -> R {
+        let mut machine = self.machine.lock();
+        // Should `work` panic, no word is published, and everybody takes the lock until the next one has.
+        let taken = self.shortcut.take();
+        machine.succeeded(taken.successes());
+        let result = work(&mut machine);
+        self.shortcut.publish(taken, machine.notice());
+        result
     }
 }
 
@@ -112,6 +197,7 @@ mod tests {
     use crate::mode::Mode;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const ZERO: Duration = Duration::ZERO;
 
     /// Opens at once for exactly the ceiling: 10 s, 20 s, 40 s, 40 s.
     fn config() -> CircuitBreakerConfig {
@@ -339,25 +425,41 @@ mod tests {
     #[test]
     fn overrides_stick_until_reset() {
         let breaker = breaker(config());
-        let forced = breaker.force(Some(Override::Open)).transition.unwrap();
+        let forced = breaker.force(Some(Override::Open), ZERO).transition.unwrap();
         assert_eq!((forced.to, forced.cause), (State::ForcedOpen, Cause::ByHand));
         let refused = Refusal { reason: Reason::ForcedOpen, retry_after: None };
         assert_eq!(admit(&breaker, 1_000_000 * SECOND).unwrap_err(), refused);
         for (to, state) in [(Override::Closed, State::ForcedClosed), (Override::Disabled, State::Disabled)] {
-            assert_eq!(breaker.force(Some(to)).transition.unwrap().to, state);
+            assert_eq!(breaker.force(Some(to), ZERO).transition.unwrap().to, state);
             for _ in 0..20 {
                 assert_eq!(call(&breaker, Outcome::Failure, SECOND), None);
             }
         }
-        assert_eq!(breaker.force(None).transition.unwrap().to, State::Closed);
-        assert_eq!(breaker.force(None).transition, None);
+        assert_eq!(breaker.force(None, ZERO).transition.unwrap().to, State::Closed);
+    }
+
+    #[test]
+    fn a_reset_ignores_what_was_under_way() {
+        // A closed breaker kept its generation, so that the results of calls from before a reset filled the new window.
+        for breaker in [breaker(config()), breaker(config().slow_calls(SECOND, 0.5))] {
+            let before: Vec<_> = (0..8).map(|_| admit(&breaker, ZERO).unwrap()).collect();
+            call(&breaker, Outcome::Failure, ZERO);
+            let reset = breaker.force(None, SECOND).transition.unwrap();
+            assert_eq!((reset.from, reset.to, reset.cause), (State::Closed, State::Closed, Cause::ByHand));
+            for (late, outcome) in before.into_iter().zip([Outcome::Success, Outcome::Failure].into_iter().cycle()) {
+                assert_eq!(report(&breaker, late, outcome, SECOND), None);
+            }
+            let stats = breaker.stats();
+            assert_eq!((stats.window, stats.consecutive_failures), (Counts::default(), 0));
+            assert_eq!((stats.stale, stats.succeeded, stats.failed), (8, 4, 5));
+        }
     }
 
     #[test]
     fn a_result_from_before_an_override_does_not_touch_it() {
         let breaker = opened(config());
         let probe = admit(&breaker, 10 * SECOND).unwrap();
-        let _ = breaker.force(Some(Override::Open));
+        let _ = breaker.force(Some(Override::Open), ZERO);
         assert_eq!(report(&breaker, probe, Outcome::Success, 10 * SECOND), None);
         assert_eq!(breaker.state(), State::ForcedOpen);
     }
@@ -365,7 +467,7 @@ mod tests {
     #[test]
     fn observing_decides_and_refuses_nothing() {
         let breaker = opened(config());
-        assert!(breaker.force(Some(Override::Observe)).transition.is_none());
+        assert!(breaker.force(Some(Override::Observe), ZERO).transition.is_none());
         call(&breaker, Outcome::Failure, SECOND);
         let stats = breaker.stats();
         assert_eq!((stats.state, stats.mode, stats.would_refuse, stats.refused), (State::Open, Mode::Observe, 1, 0));
@@ -386,20 +488,20 @@ mod tests {
     #[test]
     fn update_keeps_the_state_and_the_open_time() {
         let breaker = opened(config());
-        assert!(breaker.update(config().open_for(SECOND)).unwrap().transition.is_none());
+        assert!(breaker.update(config().open_for(SECOND), ZERO).unwrap().transition.is_none());
         assert_eq!(admit(&breaker, 9 * SECOND).unwrap_err().retry_after, Some(SECOND));
-        assert_eq!(breaker.update(config().probes(0)).unwrap_err().field, "probes");
-        assert_eq!(breaker.update(config().on_open(OnOpen::NotReady)).unwrap_err().field, "on_open");
-        let disabled = breaker.update(config().mode(Mode::Disabled)).unwrap().transition.unwrap();
+        assert_eq!(breaker.update(config().probes(0), ZERO).unwrap_err().field, "probes");
+        assert_eq!(breaker.update(config().on_open(OnOpen::NotReady), ZERO).unwrap_err().field, "on_open");
+        let disabled = breaker.update(config().mode(Mode::Disabled), ZERO).unwrap().transition.unwrap();
         assert_eq!((disabled.to, disabled.cause), (State::Disabled, Cause::Updated));
-        assert_eq!(breaker.update(config()).unwrap().transition.unwrap().to, State::Closed);
+        assert_eq!(breaker.update(config(), ZERO).unwrap().transition.unwrap().to, State::Closed);
     }
 
     #[test]
     fn fewer_probes_than_are_done_decide_at_once() {
         let breaker = opened(config().probes(5).probe_success_rate(1.0));
         call(&breaker, Outcome::Success, 10 * SECOND);
-        let _ = breaker.update(config().probes(1)).unwrap();
+        let _ = breaker.update(config().probes(1), ZERO).unwrap();
         let (permit, effect) = breaker.admit(false, || 10 * SECOND, || 0.0);
         assert!(permit.is_ok());
         assert_eq!(effect.transition.unwrap().to, State::Closed);
@@ -408,7 +510,7 @@ mod tests {
     #[test]
     fn reserved_probe_that_is_not_called_expires_neutral() {
         let breaker = opened(config());
-        let reserve = |now: Duration| breaker.reserve(now, || 0.0).0;
+        let reserve = |now: Duration| breaker.reserve(|| now, || 0.0).0;
         assert!(matches!(reserve(SECOND), Gate::Wait(Some(until)) if until == 10 * SECOND));
         let Gate::Reserved(first) = reserve(10 * SECOND) else { panic!("a free probe") };
         assert!(matches!(reserve(11 * SECOND), Gate::Wait(Some(until)) if until == 15 * SECOND));

@@ -25,7 +25,7 @@ pin_project! {
     #[project = CallProjection]
     #[derive(Debug)]
     enum Call<F, P> {
-        Refused { rejected: Option<Rejected> },
+        Refused { rejected: Option<BoxError> },
         Running { #[pin] future: F, admission: Option<Admission>, policy: P },
         Done,
     }
@@ -37,7 +37,7 @@ impl<F, P> ResponseFuture<F, P> {
     }
 
     pub(super) fn refused(rejected: Rejected) -> Self {
-        Self { call: Call::Refused { rejected: Some(rejected) } }
+        Self { call: Call::Refused { rejected: Some(rejected.into()) } }
     }
 }
 
@@ -52,13 +52,12 @@ where
         let mut call = self.project().call;
         let output = match call.as_mut().project() {
             CallProjection::Refused { rejected } => match rejected.take() {
-                Some(rejected) => Err(rejected.into()),
+                Some(rejected) => Err(rejected),
                 None => return Poll::Pending,
             },
             CallProjection::Running { future, admission, policy } => {
                 let Some(running) = admission else { return Poll::Pending };
                 let result = ready!(running.within(|| future.poll(cx)));
-                let Some(admission) = admission.take() else { return Poll::Pending };
                 policy.conclude(result, admission)
             }
             // Polled after completion: as a fused future would.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -103,9 +104,9 @@ impl CircuitBreakerHandle {
         F: Future<Output = Result<T, E>>,
         P: Conclude<T, E>,
     {
-        match self.admit() {
+        match self.ask(false, clock::now) {
             Ok(admission) => ResponseFuture::running(future, admission, conclusion),
-            Err(rejected) => ResponseFuture::refused(rejected),
+            Err(refusal) => ResponseFuture::refused(self.rejected(refusal)),
         }
     }
 
@@ -114,7 +115,7 @@ impl CircuitBreakerHandle {
     /// # Errors
     /// [`Rejected`] while the breaker is open, or half-open with all its probes under way.
     pub fn admit(&self) -> Result<Admission, Rejected> {
-        self.admit_unless_exempt(false, clock::now)
+        self.ask(false, clock::now).map_err(|refusal| self.rejected(refusal))
     }
 
     /// What the breaker is doing. An open breaker whose time is over stays open until the next call.
@@ -149,33 +150,34 @@ impl CircuitBreakerHandle {
     /// # Errors
     /// A field out of its bound, or a changed `name` or `on_open`; nothing was changed then.
     pub fn update(&self, config: CircuitBreakerConfig) -> Result<(), InvalidConfig> {
-        self.publish(self.0.breaker.update(config)?);
+        self.0.publish(self.0.breaker.update(config, clock::read())?);
         Ok(())
     }
 
     /// Refuses everything until told otherwise.
     pub fn force_open(&self) {
-        self.publish(self.0.breaker.force(Some(Override::Open)));
+        self.force(Some(Override::Open));
     }
 
     /// Admits everything until told otherwise: calls are counted and never trip the breaker.
     pub fn force_closed(&self) {
-        self.publish(self.0.breaker.force(Some(Override::Closed)));
+        self.force(Some(Override::Closed));
     }
 
     /// Admits everything until told otherwise and counts nothing in the window.
     pub fn disable(&self) {
-        self.publish(self.0.breaker.force(Some(Override::Disabled)));
+        self.force(Some(Override::Disabled));
     }
 
     /// Decides, counts and logs until told otherwise, and refuses nothing.
     pub fn observe(&self) {
-        self.publish(self.0.breaker.force(Some(Override::Observe)));
+        self.force(Some(Override::Observe));
     }
 
-    /// Ends any override and starts closed with an empty window.
+    /// Ends any override and starts closed with an empty window. Calls that are under way belong to the time before: their
+    /// results count in [`stats`](Self::stats) only. A reset is a transition like any other, also of a closed breaker.
     pub fn reset(&self) {
-        self.publish(self.0.breaker.force(None));
+        self.force(None);
     }
 
     /// Resolves the metric handles again: for a recorder that was installed after the breaker was made.
@@ -191,20 +193,17 @@ impl CircuitBreakerHandle {
         self.0.on_open
     }
 
-    pub(super) fn admit_unless_exempt(
-        &self,
-        exempt: bool,
-        now: impl FnOnce() -> std::time::Duration,
-    ) -> Result<Admission, Rejected> {
+    /// Asks for one call; an `exempt` one is not refused.
+    #[inline]
+    pub(super) fn ask(&self, exempt: bool, now: impl FnOnce() -> std::time::Duration) -> Result<Admission, Refusal> {
         let (answer, effect) = self.0.breaker.admit(exempt, now, rng::draw);
-        self.publish(effect);
-        match answer {
-            Ok(permit) => Ok(Admission { breaker: self.clone(), permit: Some(permit), inside: false }),
-            Err(refusal) => Err(self.rejected(refusal)),
-        }
+        self.0.publish(effect);
+        answer.map(|permit| Admission { breaker: self.clone(), permit: Some(permit) })
     }
 
-    fn rejected(&self, refusal: Refusal) -> Rejected {
+    /// The error for the caller.
+    #[inline(never)]
+    pub(super) fn rejected(&self, refusal: Refusal) -> Rejected {
         self.0.metrics.with(|metrics| metrics.calls.rejected(refusal.reason));
         let rejected = Rejected::new(PATTERN, self.0.name.clone(), refusal.reason);
         match refusal.retry_after {
@@ -216,8 +215,8 @@ impl CircuitBreakerHandle {
     /// Readiness: `Ok(None)` while calls flow, a reservation while half-open.
     pub(super) fn reserve(&self) -> Result<Option<Reservation>, Wait> {
         // Read anew: a shared reading stands still, and a gate whose timer has fired would ask the same again and again.
-        let (gate, effect) = self.0.breaker.reserve(clock::read(), rng::draw);
-        self.publish(effect);
+        let (gate, effect) = self.0.breaker.reserve(clock::read, rng::draw);
+        self.0.publish(effect);
         match gate {
             Gate::Pass => Ok(None),
             Gate::Reserved(permit) => Ok(Some(Reservation { breaker: self.clone(), permit: Some(permit) })),
@@ -230,25 +229,51 @@ impl CircuitBreakerHandle {
         Box::pin(Arc::clone(&self.0.waiting).notified_owned())
     }
 
+    fn force(&self, to: Option<Override>) {
+        self.0.publish(self.0.breaker.force(to, clock::read()));
+    }
+}
+
+impl Shared {
+    /// Hands in the outcome of one call.
+    #[inline]
+    fn report(&self, permit: Permit, outcome: Outcome) {
+        let (counted, effect) = self.breaker.report(permit, outcome, clock::read, rng::draw);
+        self.metrics.with(|metrics| match counted {
+            Outcome::Success => metrics.calls.success.increment(1),
+            Outcome::Failure | Outcome::Overload { .. } => metrics.calls.failure.increment(1),
+            Outcome::Neutral | Outcome::Cancelled => metrics.calls.neutral.increment(1),
+        });
+        self.publish(effect);
+    }
+
+    /// As [`report`](Self::report), where that is rare.
+    #[cold]
+    fn report_cut_off(&self, permit: Permit, outcome: Outcome) {
+        self.report(permit, outcome);
+    }
+
+    #[inline]
     fn publish(&self, effect: Effect) {
-        if effect.wake {
-            self.0.waiting.notify_waiters();
-        }
-        if let Some(transition) = effect.transition {
-            self.announce(*transition);
+        if effect.wake || effect.transition.is_some() {
+            self.announce(effect);
         }
     }
 
     #[cold]
-    fn announce(&self, transition: Transition) {
-        telemetry::breaker_transition(&self.0.name, &transition);
+    fn announce(&self, effect: Effect) {
+        if effect.wake {
+            self.waiting.notify_waiters();
+        }
+        let Some(transition) = effect.transition else { return };
+        telemetry::breaker_transition(&self.name, &transition);
         // Two threads may arrive here in either order; the watch and the gauge keep the newer state.
-        self.0.last.send_if_modified(|last| {
+        self.last.send_if_modified(|last| {
             if last.as_ref().is_some_and(|last| last.generation > transition.generation) {
                 return false;
             }
-            self.0.metrics.with(|metrics| metrics.state(transition.to));
-            *last = Some(transition);
+            self.metrics.with(|metrics| metrics.state(transition.to));
+            *last = Some(*transition);
             true
         });
     }
@@ -267,40 +292,50 @@ pub struct Admission {
     breaker: CircuitBreakerHandle,
     /// Taken when the outcome is handed in.
     permit: Option<Permit>,
-    /// The inner service is running right now, so a drop means that it panicked.
-    inside: bool,
 }
 
 impl Admission {
     /// Hands in the outcome of the call.
+    #[inline]
     pub fn finish(mut self, outcome: Outcome) {
         self.report(outcome);
     }
 
-    /// Runs the inner service; if it panics, the call has failed.
-    pub(super) fn within<R>(&mut self, f: impl FnOnce() -> R) -> R {
-        self.inside = true;
-        let result = f();
-        self.inside = false;
-        result
+    /// As [`finish`](Self::finish), in place.
+    #[inline]
+    pub(super) fn report(&mut self, outcome: Outcome) {
+        if let Some(permit) = self.permit.take() {
+            self.breaker.0.report(permit, outcome);
+        }
     }
 
-    fn report(&mut self, outcome: Outcome) {
-        let Some(permit) = self.permit.take() else { return };
-        let shared = &*self.breaker.0;
-        let (counted, effect) = shared.breaker.report(permit, outcome, clock::read, rng::draw);
-        shared.metrics.with(|metrics| match counted {
-            Outcome::Success => metrics.calls.success.increment(1),
-            Outcome::Failure | Outcome::Overload { .. } => metrics.calls.failure.increment(1),
-            Outcome::Neutral | Outcome::Cancelled => metrics.calls.neutral.increment(1),
-        });
-        self.breaker.publish(effect);
+    /// Runs the inner service; if it panics, the call has failed.
+    #[inline]
+    pub(super) fn within<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        let unwinding = Unwinding(self);
+        let result = f();
+        mem::forget(unwinding);
+        result
     }
 }
 
 impl Drop for Admission {
+    #[inline]
     fn drop(&mut self) {
-        self.report(if self.inside { Outcome::Failure } else { Outcome::Cancelled });
+        if let Some(permit) = self.permit.take() {
+            self.breaker.0.report_cut_off(permit, Outcome::Cancelled);
+        }
+    }
+}
+
+/// Dropped only by a panic of the inner service.
+struct Unwinding<'a>(&'a mut Admission);
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        if let Some(permit) = self.0.permit.take() {
+            self.0.breaker.0.report_cut_off(permit, Outcome::Failure);
+        }
     }
 }
 
@@ -317,10 +352,11 @@ impl Reservation {
     }
 
     /// The call for which the probe was reserved; `None` if it has expired.
+    #[inline(never)]
     pub(super) fn claim(mut self, now: std::time::Duration) -> Option<Admission> {
         let permit = self.permit.take()?;
         let permit = self.breaker.0.breaker.claim(permit, now)?;
-        Some(Admission { breaker: self.breaker.clone(), permit: Some(permit), inside: false })
+        Some(Admission { breaker: self.breaker.clone(), permit: Some(permit) })
     }
 }
 
@@ -328,7 +364,7 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {
             let effect = self.breaker.0.breaker.release(permit);
-            self.breaker.publish(effect);
+            self.breaker.0.publish(effect);
         }
     }
 }

@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use super::config::{CancelPolicy, CircuitBreakerConfig};
-use super::state::{Cause, Effect, Gate, Kind, Outcome, Override, Permit, Refusal, State, Stats, Transition};
+use super::shortcut::{Notice, Reading, Way};
+use super::state::{
+    Cause, Effect, Gate, Kind, Outcome, Override, PROBE_NUMBERS, Permit, Refusal, State, Stats, Transition,
+};
 use super::window::{Counts, Record};
+use crate::counts::Tally;
 use crate::error::{InvalidConfig, Reason};
 use crate::mode::Mode;
 use crate::sync::{Bug, bug};
 
-/// The state machine with its counts; whoever holds it is alone with it.
+/// The state machine; whoever holds it is alone with it.
 #[derive(Debug)]
 pub struct Machine {
     config: CircuitBreakerConfig,
@@ -23,13 +27,8 @@ pub struct Machine {
     reopened: u32,
     /// When it was last closed.
     closed_at: Duration,
-    next_probe: u64,
+    next_probe: u32,
     largest_now: Duration,
-    admitted: u64,
-    succeeded: u64,
-    failed: u64,
-    neutral: u64,
-    refused: u64,
     would_refuse: u64,
     stale: u64,
 }
@@ -52,7 +51,7 @@ enum Phase {
 
 #[derive(Debug)]
 struct Probe {
-    number: u64,
+    number: u32,
     since: Duration,
     /// Granted to a service that is ready and has not been called.
     reserved: bool,
@@ -71,11 +70,6 @@ impl Machine {
             closed_at: Duration::ZERO,
             next_probe: 0,
             largest_now: Duration::ZERO,
-            admitted: 0,
-            succeeded: 0,
-            failed: 0,
-            neutral: 0,
-            refused: 0,
             would_refuse: 0,
             stale: 0,
         }
@@ -110,51 +104,74 @@ impl Machine {
         }
     }
 
+    /// Adds calls that [needed no lock](super::shortcut): in the state as it is, good, and not slow.
+    pub(super) fn succeeded(&mut self, calls: u64) {
+        if calls > 0 {
+            self.consecutive_failures = 0;
+            self.window.push_good(calls);
+        }
+    }
+
+    /// What needs no lock from now on.
+    pub(super) fn notice(&self) -> Notice {
+        let (way, until) = match (self.state(), &self.phase) {
+            (State::Open, Phase::Open { until }) if self.mode() == Mode::Enforce => (Way::Refuse, Some(*until)),
+            (State::Disabled, _) => (Way::Pass, None),
+            (State::Closed | State::ForcedClosed, _) => (self.way_of_successes(), self.window.until()),
+            (State::Open | State::HalfOpen | State::ForcedOpen, _) => (Way::Ask, None),
+        };
+        Notice {
+            way,
+            generation: self.tag(),
+            times_calls: self.config.times_calls(),
+            until,
+            slow_after: self.config.slow_after,
+        }
+    }
+
+    fn way_of_successes(&self) -> Way {
+        let counts = self.window.counts();
+        // Where a success is one of the first calls that make a rate, it can trip the breaker.
+        let decides = counts.calls < u64::from(self.config.minimum_calls) && counts.failed + counts.slow > 0;
+        if self.state() == State::Closed && (decides || self.tripped(counts).is_some()) {
+            Way::Admit
+        } else if self.window.is_full_of_good() && self.consecutive_failures == 0 {
+            Way::Quiet
+        } else {
+            Way::Count
+        }
+    }
+
+    /// The generation as permits carry it.
+    fn tag(&self) -> u32 {
+        self.generation as u32
+    }
+
     pub(super) fn admit(
         &mut self,
         exempt: bool,
-        now: impl FnOnce() -> Duration,
+        now: &mut Reading<impl FnOnce() -> Duration>,
         draw: impl FnOnce() -> f64,
     ) -> (Result<Permit, Refusal>, Effect) {
-        if matches!((&self.phase, self.forced, self.config.mode), (Phase::Closed, None, Mode::Enforce | Mode::Observe))
-            && !self.config.times_calls()
-        {
-            // What nearly every call takes: no time, no decision.
-            self.admitted += 1;
-            let permit = Permit { generation: self.generation, kind: Kind::Counted, started: None };
-            return (Ok(permit), Effect::default());
-        }
         let needs_time = self.config.times_calls() || matches!(self.state(), State::Open | State::HalfOpen);
-        let now = needs_time.then(|| self.clamp(now()));
+        let now = needs_time.then(|| self.clamp(now.get()));
         let (decision, effect) = self.decide(now.unwrap_or(self.largest_now), draw, false);
         let answer = match decision {
-            Ok(kind) => Ok(kind),
             Err(_) if exempt => Ok(Kind::Passenger),
             Err(_) if self.mode() == Mode::Observe => {
                 self.would_refuse += 1;
                 Ok(Kind::Passenger)
             }
-            Err(refusal) => Err(refusal),
+            decision => decision,
         };
-        match answer {
-            Ok(kind) => {
-                self.admitted += 1;
-                (Ok(Permit { generation: self.generation, kind, started: now }), effect)
-            }
-            Err(refusal) => {
-                self.refused += 1;
-                (Err(refusal), effect)
-            }
-        }
+        (answer.map(|kind| Permit::new(self.tag(), kind, now)), effect)
     }
 
     pub(super) fn reserve(&mut self, now: Duration, draw: impl FnOnce() -> f64) -> (Gate, Effect) {
         let now = self.clamp(now);
         let (decision, effect) = self.decide(now, draw, true);
         let gate = match decision {
-            Ok(kind @ Kind::Probe(_)) => {
-                Gate::Reserved(Permit { generation: self.generation, kind, started: Some(now) })
-            }
+            Ok(kind @ Kind::Probe(_)) => Gate::Reserved(Permit::new(self.tag(), kind, Some(now))),
             Ok(_) => Gate::Pass,
             Err(_) if self.mode() == Mode::Observe => Gate::Pass,
             Err(_) => Gate::Wait(self.next_change()),
@@ -172,16 +189,15 @@ impl Machine {
         let probe = self.reserved(&permit, now)?;
         probe.reserved = false;
         probe.since = now;
-        self.admitted += 1;
-        Some(Permit { started: Some(now), ..permit })
+        Some(Permit::new(permit.generation(), permit.kind(), Some(now)))
     }
 
     pub(super) fn release(&mut self, permit: Permit) -> Effect {
-        let returned = permit.generation == self.generation && self.take_probe(permit.kind);
+        let returned = permit.generation() == self.tag() && self.take_probe(permit.kind());
         Effect { transition: None, wake: returned }
     }
 
-    pub(super) fn update(&mut self, config: CircuitBreakerConfig) -> Result<Effect, InvalidConfig> {
+    pub(super) fn update(&mut self, config: CircuitBreakerConfig, now: Duration) -> Result<Effect, InvalidConfig> {
         config.check()?;
         if config.name != self.config.name {
             return Err(InvalidConfig::new("name", config.name, "the name it was made with"));
@@ -189,6 +205,7 @@ impl Machine {
         if config.on_open != self.config.on_open {
             return Err(InvalidConfig::new("on_open", config.on_open, "the value it was made with"));
         }
+        self.clamp(now);
         let before = self.state();
         if config.window != self.config.window {
             self.window = Record::new(config.window);
@@ -202,16 +219,17 @@ impl Machine {
         Ok(Effect { transition, wake: true })
     }
 
-    pub(super) fn force(&mut self, to: Option<Override>) -> Effect {
+    pub(super) fn force(&mut self, to: Option<Override>, now: Duration) -> Effect {
+        self.clamp(now);
         let before = self.state();
         self.forced = to;
-        if to.is_none() || self.state() != before {
+        // A reset counts as a change of a closed breaker too: the results of earlier calls belong to the time before it.
+        let transition = (to.is_none() || self.state() != before).then(|| {
             // The machine rests closed under an override, so that no probe of the time before it is waited for.
             self.close();
             self.reopened = 0;
-        }
-        let changed = self.state() != before;
-        let transition = changed.then(|| self.entered(before, Cause::ByHand, None, Counts::default()));
+            self.entered(before, Cause::ByHand, None, Counts::default())
+        });
         Effect { transition, wake: true }
     }
 
@@ -256,7 +274,7 @@ impl Machine {
             Phase::HalfOpen { probes, succeeded, failed } => {
                 if probes.len() as u64 + u64::from(*succeeded) + u64::from(*failed) < u64::from(self.config.probes) {
                     probes.push(Probe { number, since: now, reserved: reserving });
-                    self.next_probe += 1;
+                    self.next_probe = (self.next_probe + 1) % PROBE_NUMBERS;
                     Ok(Kind::Probe(number))
                 } else {
                     Err(Refusal { reason: Reason::Probing, retry_after: None })
@@ -270,46 +288,33 @@ impl Machine {
         &mut self,
         permit: Permit,
         outcome: Outcome,
-        now: impl FnOnce() -> Duration,
+        now: &mut Reading<impl FnOnce() -> Duration>,
         draw: impl FnOnce() -> f64,
     ) -> (Outcome, Effect) {
-        let probing = matches!(permit.kind, Kind::Probe(_));
+        let probing = matches!(permit.kind(), Kind::Probe(_));
         let timed = self.config.slow_after.is_some()
             || self.window.by_time()
             || probing
-            || (outcome == Outcome::Cancelled && permit.started.is_some());
-        let mut now = Reading::Later(now);
-        if timed {
-            self.read(&mut now);
-        }
-        let ran = permit.started.filter(|_| timed).map(|started| self.largest_now.saturating_sub(started));
+            || (outcome == Outcome::Cancelled && permit.is_timed());
+        let now_if_timed = timed.then(|| self.clamp(now.get()));
+        let ran = now_if_timed.and_then(|now| permit.ran(now));
         let outcome = self.resolve(outcome, probing, ran);
-        let result = match outcome {
-            Outcome::Success => Some(true),
-            Outcome::Failure | Outcome::Overload { .. } => Some(false),
-            Outcome::Neutral | Outcome::Cancelled => None,
-        };
-        *match result {
-            Some(true) => &mut self.succeeded,
-            Some(false) => &mut self.failed,
-            None => &mut self.neutral,
-        } += 1;
-        let stale = permit.generation != self.generation;
-        self.stale += u64::from(stale && permit.kind != Kind::Passenger);
-        if (stale && !bug(Bug::StaleGeneration)) || permit.kind == Kind::Passenger {
+        let stale = permit.generation() != self.tag();
+        self.stale += u64::from(stale && permit.kind() != Kind::Passenger);
+        if (stale && !bug(Bug::StaleGeneration)) || permit.kind() == Kind::Passenger {
             return (outcome, Effect::default());
         }
-        let hint = match outcome {
-            Outcome::Overload { retry_after } => retry_after,
-            _ => None,
+        let (good, hint) = match outcome {
+            Outcome::Success => (Some(true), None),
+            Outcome::Failure => (Some(false), None),
+            Outcome::Overload { retry_after } => (Some(false), retry_after),
+            Outcome::Neutral | Outcome::Cancelled => (None, None),
         };
         let slow = ran.zip(self.config.slow_after).is_some_and(|(ran, limit)| ran > limit);
-        let effect = if probing {
-            self.report_probe(permit.kind, result.map(|good| good && !slow), hint, draw)
-        } else if let Some(good) = result {
-            self.report_call(good, slow, hint, now, draw)
-        } else {
-            Effect::default()
+        let effect = match (probing, good) {
+            (true, good) => self.report_probe(permit.kind(), good.map(|good| good && !slow), hint, draw),
+            (false, Some(good)) => self.report_call(good, slow, hint, now, draw),
+            (false, None) => Effect::default(),
         };
         (outcome, effect)
     }
@@ -319,14 +324,14 @@ impl Machine {
         good: bool,
         slow: bool,
         hint: Option<Duration>,
-        mut now: Reading<impl FnOnce() -> Duration>,
+        now: &mut Reading<impl FnOnce() -> Duration>,
         draw: impl FnOnce() -> f64,
     ) -> Effect {
         self.consecutive_failures = if good { 0 } else { self.consecutive_failures.saturating_add(1) };
         let counts = self.window.push(self.largest_now, !good, slow);
         // Closed → Open: the time is read here if nothing else has needed it.
         let transition = self.tripped(counts).map(|cause| {
-            let now = self.read(&mut now);
+            let now = self.clamp(now.get());
             self.open(now, cause, hint, draw, counts)
         });
         Effect { wake: transition.is_some(), transition }
@@ -348,11 +353,6 @@ impl Machine {
             *if good { succeeded } else { failed } += 1;
         }
         Effect { transition: self.verdict(self.largest_now, hint, draw), wake: true }
-    }
-
-    fn read(&mut self, now: &mut Reading<impl FnOnce() -> Duration>) -> Duration {
-        let read = now.take(self.largest_now);
-        self.clamp(read)
     }
 
     /// Replaces [`Outcome::Cancelled`] by what the policy makes of it.
@@ -482,10 +482,10 @@ impl Machine {
 
     fn reserved(&mut self, permit: &Permit, now: Duration) -> Option<&mut Probe> {
         let timeout = self.config.probe_timeout;
-        if permit.generation != self.generation {
+        if permit.generation() != self.tag() {
             return None;
         }
-        let (Kind::Probe(number), Phase::HalfOpen { probes, .. }) = (permit.kind, &mut self.phase) else {
+        let (Kind::Probe(number), Phase::HalfOpen { probes, .. }) = (permit.kind(), &mut self.phase) else {
             return None;
         };
         probes
@@ -505,37 +505,21 @@ impl Machine {
         }
     }
 
-    pub(super) fn stats(&self) -> Stats {
+    pub(super) fn stats(&self, calls: Tally, refused: u64) -> Stats {
         Stats {
             state: self.state(),
             mode: self.mode(),
             generation: self.generation,
-            admitted: self.admitted,
-            succeeded: self.succeeded,
-            failed: self.failed,
-            neutral: self.neutral,
-            in_flight: self.admitted - self.succeeded - self.failed - self.neutral,
-            refused: self.refused,
+            admitted: calls.admitted,
+            succeeded: calls.ok,
+            failed: calls.failed,
+            neutral: calls.neutral,
+            in_flight: calls.in_flight,
+            refused,
             would_refuse: self.would_refuse,
             stale: self.stale,
             consecutive_failures: self.consecutive_failures,
             window: self.window.counts(),
-        }
-    }
-}
-
-/// A clock that is read at most once.
-enum Reading<F> {
-    Later(F),
-    Taken,
-}
-
-impl<F: FnOnce() -> Duration> Reading<F> {
-    /// The time; `taken` if it was read before.
-    fn take(&mut self, taken: Duration) -> Duration {
-        match std::mem::replace(self, Self::Taken) {
-            Self::Later(read) => read(),
-            Self::Taken => taken,
         }
     }
 }

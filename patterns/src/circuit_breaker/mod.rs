@@ -43,6 +43,7 @@ mod state;
 mod window;
 
 mod machine;
+mod shortcut;
 
 mod breaker;
 mod handle;

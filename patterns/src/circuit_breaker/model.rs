@@ -144,10 +144,8 @@ impl Model {
 
     fn force(&mut self, to: Option<Override>) {
         let state = if to.is_some() { State::ForcedOpen } else { State::Closed };
-        if self.state != state {
+        if self.state != state || to.is_none() {
             self.enter(state);
-        } else if to.is_none() {
-            self.good.clear();
         }
         self.opened = 0;
     }
@@ -214,11 +212,11 @@ proptest! {
                 Step::Wait(time) => model.now += time,
                 Step::ForceOpen => {
                     model.force(Some(Override::Open));
-                    let _ = breaker.force(Some(Override::Open));
+                    let _ = breaker.force(Some(Override::Open), now);
                 }
                 Step::Reset => {
                     model.force(None);
-                    let _ = breaker.force(None);
+                    let _ = breaker.force(None, now);
                 }
             }
             let stats = breaker.stats();

@@ -54,8 +54,10 @@ pub trait Conclude<Res, Err> {
     /// The response that the breaker gives.
     type Response;
 
-    /// Hands in the outcome of `result`, or sees to it that it is handed in later.
-    fn conclude(&self, result: Result<Res, Err>, admission: Admission) -> Result<Self::Response, BoxError>;
+    /// Hands in the outcome of `result`, or takes the admission to hand it in later. An admission that is left in place counts
+    /// as cancelled; `None` is never passed.
+    fn conclude(&self, result: Result<Res, Err>, admission: &mut Option<Admission>)
+    -> Result<Self::Response, BoxError>;
 }
 
 /// The outcome is what the classifier makes of the result; made by
@@ -71,9 +73,12 @@ where
     type Response = Res;
 
     #[inline]
-    fn conclude(&self, result: Result<Res, Err>, admission: Admission) -> Result<Res, BoxError> {
+    fn conclude(&self, result: Result<Res, Err>, admission: &mut Option<Admission>) -> Result<Res, BoxError> {
         let (outcome, result) = self.0.classify_boxed(result);
-        admission.finish(outcome);
+        // In place: to move it out first costs every call as much as to count it.
+        if let Some(admission) = admission {
+            admission.report(outcome);
+        }
         result
     }
 }

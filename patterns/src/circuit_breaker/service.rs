@@ -132,10 +132,13 @@ where
         // One reading for this layer and those below, taken only if the breaker asks for it.
         let mut entered = None;
         let mut now = || entered.get_or_insert_with(clock::enter).now();
-        let reserved = self.reservation.take().and_then(|reservation| reservation.claim(now()));
+        let reserved = match self.reservation.take() {
+            None => None,
+            Some(reservation) => reservation.claim(now()),
+        };
         let admission = match reserved {
             Some(admission) => Ok(admission),
-            None => self.handle.admit_unless_exempt(self.exempt.never_refuse(&request), now),
+            None => self.handle.ask(self.exempt.never_refuse(&request), now),
         };
         match admission {
             Ok(mut admission) => {
@@ -143,9 +146,9 @@ where
                 let future = admission.within(|| self.inner.call(request));
                 ResponseFuture::running(future, admission, self.policy.clone())
             }
-            Err(rejected) => {
+            Err(refusal) => {
                 self.release_inner();
-                ResponseFuture::refused(rejected)
+                ResponseFuture::refused(self.handle.rejected(refusal))
             }
         }
     }

@@ -1,10 +1,12 @@
 //! The words of a circuit breaker: its states, why it changes them, what a call can say, what can be read.
 
+use std::fmt;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 #[allow(unused_imports, reason = "named in the docs")]
 use super::config::{CancelPolicy, CircuitBreakerConfig};
-use super::window::Counts;
+use super::window::{Counts, nanos};
 use crate::error::Reason;
 use crate::mode::Mode;
 
@@ -155,24 +157,76 @@ pub struct Stats {
 }
 
 /// The right to make one call; reported back exactly once.
-#[derive(Debug, Clone, Copy)]
+///
+/// Two words without holes, because it travels with every call: what is written in pieces and copied whole is slow to copy.
+#[derive(Clone, Copy)]
 #[must_use = "every permit must be reported"]
 pub struct Permit {
-    /// The state that granted it.
-    pub(super) generation: u64,
-    pub(super) kind: Kind,
-    /// When the call began, where somebody asks.
-    pub(super) started: Option<Duration>,
+    /// Generation, number of the probe, kind, and a one so that an `Option` needs no third word: 32, 29, 2 and 1 bits.
+    grant: NonZeroU64,
+    /// When the call began, in nanoseconds; `u64::MAX` where nobody asks.
+    started: u64,
 }
 
+/// What a permit is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Counted in the window.
     Counted,
-    /// The trial call with this number.
-    Probe(u64),
+    /// The trial call with this number, which is below [`PROBE_NUMBERS`].
+    Probe(u32),
     /// Let through although the breaker would refuse, or while it decides nothing: in `stats` only.
     Passenger,
+}
+
+/// The numbers of probes come round again; of those under way at a time there are a thousand at most.
+pub(super) const PROBE_NUMBERS: u32 = 1 << 29;
+
+impl Permit {
+    /// A permit of the state with this generation.
+    #[inline]
+    pub(super) fn new(generation: u32, kind: Kind, started: Option<Duration>) -> Self {
+        let kind = match kind {
+            Kind::Counted => 0,
+            Kind::Passenger => 1,
+            Kind::Probe(number) => 2 | u64::from(number) << 2,
+        };
+        let grant = NonZeroU64::MIN | u64::from(generation) << 32 | kind << 1;
+        Self { grant, started: started.map_or(u64::MAX, nanos) }
+    }
+
+    /// The state that granted it: the lower half of its number.
+    #[inline]
+    pub(super) fn generation(&self) -> u32 {
+        (self.grant.get() >> 32) as u32
+    }
+
+    #[inline]
+    pub(super) fn kind(&self) -> Kind {
+        let kind = self.grant.get() as u32 >> 1;
+        match kind & 3 {
+            0 => Kind::Counted,
+            1 => Kind::Passenger,
+            _ => Kind::Probe(kind >> 2),
+        }
+    }
+
+    /// How long the call has run at `now`, where somebody asks.
+    #[inline]
+    pub(super) fn ran(&self, now: Duration) -> Option<Duration> {
+        (self.started != u64::MAX).then(|| now.saturating_sub(Duration::from_nanos(self.started)))
+    }
+
+    /// Whether somebody asks how long the call ran.
+    pub(super) fn is_timed(&self) -> bool {
+        self.started != u64::MAX
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("generation", &self.generation()).field("kind", &self.kind()).finish()
+    }
 }
 
 /// A call that is not admitted.

@@ -67,6 +67,32 @@ impl Record {
         }
     }
 
+    /// Adds calls that were good and ended in the newest bucket.
+    pub fn push_good(&mut self, calls: u64) {
+        match self {
+            Self::Calls(window) => window.push_good(calls),
+            Self::Time(window) => window.push_good(calls),
+        }
+    }
+
+    /// Whether one more good call would leave the window as it is.
+    pub fn is_full_of_good(&self) -> bool {
+        match self {
+            Self::Calls(CallWindow { capacity, counts, .. }) => {
+                *counts == Counts { calls: *capacity as u64, ..Counts::default() }
+            }
+            Self::Time(_) => false,
+        }
+    }
+
+    /// When the newest bucket of a window by time ends.
+    pub fn until(&self) -> Option<Duration> {
+        match self {
+            Self::Calls(_) => None,
+            Self::Time(window) => Some(window.until()),
+        }
+    }
+
     /// What the window held when it was last pushed to.
     pub fn counts(&self) -> Counts {
         match self {
@@ -107,6 +133,13 @@ impl CallWindow {
         self.counts.add(failed, slow);
         self.counts
     }
+
+    fn push_good(&mut self, calls: u64) {
+        // More than the window holds would come to the same.
+        for _ in 0..calls.min(self.capacity as u64) {
+            self.push(false, false);
+        }
+    }
 }
 
 /// The last T: ten buckets of T/10, each exact. Pushing is O(1), and O(10) after a pause.
@@ -141,13 +174,23 @@ impl TimeWindow {
         self.counts
     }
 
+    fn push_good(&mut self, calls: u64) {
+        let newest = self.newest;
+        self.bucket(newest).calls += calls;
+        self.counts.calls += calls;
+    }
+
+    fn until(&self) -> Duration {
+        Duration::from_nanos(self.width_nanos.saturating_mul(self.newest + 1))
+    }
+
     fn bucket(&mut self, number: u64) -> &mut Counts {
         &mut self.buckets[(number % BUCKETS as u64) as usize]
     }
 }
 
 /// 584 years fit, so the conversion loses nothing that happens.
-fn nanos(time: Duration) -> u64 {
+pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 

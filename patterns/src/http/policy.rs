@@ -199,11 +199,19 @@ where
 {
     type Response = Response<GuardedBody<B, Admission>>;
 
-    fn conclude(&self, result: Result<Response<B>, E>, admission: Admission) -> Result<Self::Response, BoxError> {
-        match self.0.classify_boxed(result) {
-            (Outcome::Success, Ok(response)) => Ok(response.map(|body| GuardedBody::new(body, admission))),
-            (outcome, result) => {
-                admission.finish(outcome);
+    fn conclude(
+        &self,
+        result: Result<Response<B>, E>,
+        admission: &mut Option<Admission>,
+    ) -> Result<Self::Response, BoxError> {
+        match (self.0.classify_boxed(result), admission.take()) {
+            ((Outcome::Success, Ok(response)), Some(admission)) => {
+                Ok(response.map(|body| GuardedBody::new(body, admission)))
+            }
+            ((outcome, result), admission) => {
+                if let Some(admission) = admission {
+                    admission.finish(outcome);
+                }
                 result.map(|response| response.map(GuardedBody::unguarded))
             }
         }

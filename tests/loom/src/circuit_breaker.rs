@@ -6,6 +6,8 @@ pub mod breaker;
 pub mod config;
 #[path = "../../../patterns/src/circuit_breaker/machine.rs"]
 pub mod machine;
+#[path = "../../../patterns/src/circuit_breaker/shortcut.rs"]
+pub mod shortcut;
 #[path = "../../../patterns/src/circuit_breaker/state.rs"]
 pub mod state;
 #[path = "../../../patterns/src/circuit_breaker/window.rs"]
