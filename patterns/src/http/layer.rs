@@ -12,7 +12,8 @@ use crate::error::BoxError;
 /// Answers the errors of what is below with responses, so that nothing but responses leaves it: outermost of the layers
 /// around a handler.
 ///
-/// A [`Rejected`](crate::Rejected) is answered with `Retry-After` where the core knows the time, in whole seconds rounded up.
+/// A [`Rejected`](crate::Rejected) is answered with `Retry-After` where the core knows the time, in whole seconds rounded up;
+/// that header is what this layer allocates. Other calls allocate nothing here.
 #[derive(Clone, Copy)]
 pub struct RejectedToResponseLayer<C = StatusOf, M = EmptyBody> {
     status: C,

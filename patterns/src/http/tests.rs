@@ -365,6 +365,32 @@ async fn a_server_that_stops_at_the_last_byte_has_read_all() {
     assert!(!empty.body().is_guarded());
 }
 
+/// A body that knows its size and never says that it is over.
+struct Counted(Option<&'static str>);
+
+impl ::http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.take().map(|data| Ok(Frame::data(Bytes::from_static(data.as_bytes())))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.map_or(0, str::len) as u64)
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_which_nothing_is_left_has_been_read() {
+    let held = Arc::new(());
+    let mut body = GuardedBody::new(Counted(Some("page")), Held(held.clone()));
+    assert!(body.is_guarded());
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "page");
+    assert!(!body.is_guarded(), "a server that has sent as much as it announced asks for no more");
+    assert_eq!(Arc::strong_count(&held), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_bad_head_is_judged_before_its_body() {
     let breaker = breaker();
@@ -378,6 +404,18 @@ async fn a_bad_head_is_judged_before_its_body() {
     assert_eq!(counts(&breaker.handle()), (0, 1, 0, 0));
     let refused = peer.oneshot(()).await.unwrap_err();
     assert_eq!(Rejected::find(&*refused).unwrap().retry_after, Some(60 * SECOND), "the server's hint");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_good_body_makes_no_success_of_a_server_error() {
+    let breaker = breaker();
+    let broken = service_fn(|()| {
+        let response = Response::builder().status(500).body(Body::from("a stack trace"));
+        ready(Ok::<_, Infallible>(response.unwrap()))
+    });
+    let response = breaker.clone().conclude(ToBodyEnd(ByStatus)).layer(broken).oneshot(()).await.unwrap();
+    response.into_body().collect().await.unwrap();
+    assert_eq!(counts(&breaker.handle()), (0, 1, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
