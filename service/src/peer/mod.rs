@@ -2,6 +2,7 @@
 
 mod error;
 mod local;
+mod only_before;
 mod policy;
 mod rpc;
 mod server;

@@ -5,11 +5,13 @@ use std::time::Duration;
 use seawall::circuit_breaker::{CancelPolicy, CircuitBreakerConfig, CircuitBreakerLayer};
 use seawall::retry::{Backoff, GaveUp, RetryConfig, RetryLayer};
 use seawall::semaphore::{MAX_LIMIT, SemaphoreConfig, SemaphoreLayer};
+use seawall::sliding_window::{SlidingWindowConfig, SlidingWindowLayer};
 use seawall::{BoxError, Elapsed, InvalidConfig, Rejected, TimeoutConfig, TimeoutLayer};
 use tower::{ServiceBuilder, ServiceExt};
 
+use super::only_before::only_before;
 use super::policy::{Repeat, health, never_refused};
-use super::{Lane, NodeId, PeerClient, PeerError, PeerRequest};
+use super::{Lane, MessageKind, NodeId, PeerClient, PeerError, PeerRequest};
 
 /// The longest a forwarded request may take; its client's own deadline is nearly always tighter.
 const FORWARD_WITHIN: Duration = Duration::from_secs(60);
@@ -34,6 +36,12 @@ const APPEND_STREAMS: u32 = 2;
 const BULK_IN_FLIGHT: u32 = 1;
 /// Messages that wait for those: each keeps a chunk in memory.
 const BULK_WAITING: u32 = 8;
+
+/// Snapshots that may begin in any minute. A peer that is away costs about one a second, by the probes of its breaker, and
+/// must find room when it is back; what is beyond breaks off again and again, which Raft tries five times a second.
+const SNAPSHOT_STARTS: u32 = 120;
+/// The window they are counted in.
+const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
 /// What the limits of the stacks are derived from.
 #[derive(Debug, Clone, Copy)]
@@ -87,6 +95,7 @@ pub(super) fn stack(
                 .layer(total(CHUNK_WITHIN * 2)?) // one chunk, not the whole snapshot: Raft bounds that
                 .layer(one_stream(&name)?) // whoever waits here holds nothing below; a snapshot delays no other by half
                 .layer(breaker(&name, silence)?.classify(health)) // Raft repeats snapshots by itself
+                .layer(only_before(MessageKind::SnapshotBegin, starts(&name)?)) // below the breaker: what it refuses has not begun
                 .layer(attempt(CHUNK_WITHIN)?)
                 .service(transport)
                 .map_err(PeerError::from_stack),
@@ -118,6 +127,10 @@ fn one_stream(name: &str) -> Result<SemaphoreLayer, InvalidConfig> {
     SemaphoreLayer::new(
         SemaphoreConfig::new(name, BULK_IN_FLIGHT).max_waiting(BULK_WAITING).max_wait(CHUNK_WITHIN), // the chunk before it
     )
+}
+
+fn starts(name: &str) -> Result<SlidingWindowLayer, InvalidConfig> {
+    SlidingWindowLayer::new(SlidingWindowConfig::new(name, SNAPSHOT_STARTS, STARTS_WITHIN))
 }
 
 fn retry(name: &str) -> Result<RetryLayer<Repeat>, InvalidConfig> {
@@ -153,7 +166,7 @@ impl PeerError {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
     use bytes::Bytes;
     use futures_util::FutureExt;
@@ -161,7 +174,7 @@ mod tests {
     use tower::Service;
 
     use super::*;
-    use crate::peer::{MessageKind, PeerResponse};
+    use crate::peer::PeerResponse;
 
     const TIMING: Timing = Timing { election_timeout_min: Duration::from_millis(300), max_appends_in_flight: 16 };
 
@@ -249,6 +262,45 @@ mod tests {
 
     fn broken() -> Result<PeerResponse, PeerError> {
         Err(PeerError::Broken("reset".into()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn snapshots_begin_a_bounded_number_of_times_a_minute_and_go_on_freely() {
+        let mut client = answering(Lane::Bulk, Duration::from_millis(1));
+        for _ in 0..SNAPSHOT_STARTS {
+            assert!(send(&mut client, MessageKind::SnapshotBegin).await.is_ok());
+            for _ in 0..3 {
+                assert!(send(&mut client, MessageKind::Snapshot).await.is_ok());
+            }
+        }
+        let error = send(&mut client, MessageKind::SnapshotBegin).await.unwrap_err();
+        let wait = error.retry_after().expect("the window knows");
+        assert_eq!(refused(&[Err(error)], "sliding_window"), 1);
+        assert!(send(&mut client, MessageKind::Snapshot).await.is_ok(), "one that has begun goes on");
+        tokio::time::sleep(wait).await;
+        assert!(send(&mut client, MessageKind::SnapshotBegin).await.is_ok(), "it is no fault of the peer");
+    }
+
+    /// The breaker's probes of a peer that is away must leave room for the snapshot that it needs when it is back.
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_was_away_gets_its_snapshot_at_once() {
+        let away = Arc::new(AtomicBool::new(true));
+        let gone = Arc::clone(&away);
+        let transport = tower::service_fn(move |_: PeerRequest| {
+            // ORDERING: Relaxed, one thread.
+            let gone = gone.load(Ordering::Relaxed);
+            std::future::ready(if gone { unreachable() } else { Ok(PeerResponse { body: Bytes::new() }) })
+        });
+        let mut client = stack(2, Lane::Bulk, TIMING, PeerClient::new(transport)).unwrap();
+        for _ in 0..5 * 300 {
+            let error = send(&mut client, MessageKind::SnapshotBegin).await.unwrap_err();
+            assert_eq!(refused(&[Err(error)], "sliding_window"), 0);
+            tokio::time::sleep(Duration::from_millis(200)).await; // what Raft waits between two tries
+        }
+        // ORDERING: Relaxed, as above.
+        away.store(false, Ordering::Relaxed);
+        tokio::time::sleep(OPEN_MAX).await;
+        assert!(send(&mut client, MessageKind::SnapshotBegin).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
