@@ -33,6 +33,44 @@
 //! # }).unwrap();
 //! ```
 //!
+//! ```text
+//!                failure rate · slow rate · failures in a row
+//! ┌────────┐ ─────────────────────────────────────────────────► ┌──────┐
+//! │ closed │                                                    │ open │ ◄───────────────┐
+//! └────────┘ ◄──────────────┐                                   └──────┘                 │
+//!                           │                                      │ its time is over,   │ too many probes fail,
+//!            enough probes  │             ┌───────────┐            │ and a call came     │ are slow, or never answer
+//!            succeed        └──────────── │ half-open │ ◄──────────┘                     │
+//!                                         └───────────┘ ─────────────────────────────────┘
+//! by hand, from any state, until told otherwise: forced open · forced closed · disabled · observing; `reset` ─► closed
+//! ```
+//!
+//! | setting | default | why |
+//! |---|---|---|
+//! | `window` | the last 10 s | [`DEFAULT_WINDOW`] |
+//! | `minimum_calls` | 20 | [`DEFAULT_MINIMUM_CALLS`] |
+//! | `failure_rate` | 0.5 | [`DEFAULT_FAILURE_RATE`] |
+//! | `slow_after`, `slow_rate` | off, 0.5 | [`DEFAULT_SLOW_RATE`] |
+//! | `consecutive_failures` | 10 | [`DEFAULT_CONSECUTIVE_FAILURES`] |
+//! | `open_for`, `open_max`, `open_factor`, `jitter` | 5 s, 60 s, 2, full | [`DEFAULT_OPEN_FOR`], [`DEFAULT_OPEN_MAX`], [`DEFAULT_OPEN_FACTOR`], [`DEFAULT_JITTER`] |
+//! | `retry_after_max` | 5 min | [`DEFAULT_RETRY_AFTER_MAX`] |
+//! | `stable_after` | 30 s | [`DEFAULT_STABLE_AFTER`] |
+//! | `probes`, `probe_success_rate`, `probe_timeout` | 3, 0.6, 10 s | [`DEFAULT_PROBES`], [`DEFAULT_PROBE_SUCCESS_RATE`], [`DEFAULT_PROBE_TIMEOUT`] |
+//! | `on_open`, `cancel` | refuse, neutral | [`OnOpen::Refuse`], [`CancelPolicy::Neutral`] |
+//!
+//! | metric | what |
+//! |---|---|
+//! | `seawall_calls_total` | by outcome; rejected ones by `reason`: `open`, `probing`, `forced_open` |
+//! | `seawall_circuit_breaker_state` | by `state`: 1 for the one it is in |
+//! | `seawall_circuit_breaker_transitions_total` | `from`, `to` and `cause` |
+//!
+//! **Cost.** An admitted call allocates nothing, a refused one its error. The clock is read only where the configuration needs
+//! it: for a window over time, for slow calls, for [`CancelPolicy::FailureAfter`].
+//!
+//! **Do not** share one breaker between peers: the worst of them closes the door to all. Do not count what is the caller's own
+//! fault, such as a "not found": bad requests would cut off the good ones. Do not put retries inside: the breaker would see
+//! one call where the peer saw three.
+//!
 //! **In a stack.** Inside the retry, so that it sees attempts; outside the attempt's timeout, so that it sees that one as a
 //! failure. With the only timeout outside of it, set [`CancelPolicy::FailureAfter`].
 //! Under a balancer use [`OnOpen::NotReady`]: a breaker that refuses at once looks like the fastest endpoint.

@@ -13,10 +13,6 @@
 //! A response that the policy wants to improve is kept until the next attempt is sent, and returned if none is.
 //! Dropping the future ends the call as neutral and refunds a retry that was granted and not sent.
 //!
-//! Metrics, besides `seawall_calls_total`: `seawall_retry_attempts_total{name,attempt}` counts the retries by their number
-//! from 2 (`10+` from the tenth), `seawall_retry_gave_up_total{name,stop}` the calls that would have been tried again,
-//! `seawall_retry_budget_balance{name}` what is left of the budget.
-//!
 //! ```
 //! use std::sync::atomic::{AtomicU32, Ordering};
 //! use seawall::{BoxError, RetryConfig, RetryErrors, RetryLayer, Transient};
@@ -39,6 +35,40 @@
 //! # Ok::<_, BoxError>(())
 //! # }).unwrap();
 //! ```
+//!
+//! ```text
+//!            ┌─ accepted ──────────────────────────────────────────► the result
+//! ┌─► attempt┼─ not worth another: `policy` ───────────────────────► the error, in `GaveUp` after a retry
+//! │          └─ worth another ─► does it fit? ─ no ────────────────► `GaveUp`: `attempts` · `elapsed` · `deadline`
+//! │                                   │                                        · `budget` · `exhausted`
+//! │                                   └─ yes ─► delay ─► ready? ─ no ─► `GaveUp`: `not_ready` · `elapsed` · `deadline`
+//! └───────────────────────────────────────────────────────┘ yes
+//! ```
+//!
+//! | setting | default | why |
+//! |---|---|---|
+//! | `max_attempts` | 3 | [`DEFAULT_MAX_ATTEMPTS`] |
+//! | `max_elapsed` | 30 s | [`DEFAULT_MAX_ELAPSED`] |
+//! | `max_ready_wait` | 1 s | [`DEFAULT_MAX_READY_WAIT`] |
+//! | `backoff` | exponential from 50 ms to 5 s, full jitter | [`DEFAULT_BASE`], [`DEFAULT_FACTOR`], [`DEFAULT_CAP`], [`Jitter::Full`] |
+//! | the budget's `ratio`, `floor_per_second`, `window` | 0.2, 1, 10 s | [`DEFAULT_BUDGET_RATIO`], [`DEFAULT_BUDGET_FLOOR_PER_SECOND`], [`DEFAULT_BUDGET_WINDOW`] |
+//!
+//! | metric | what |
+//! |---|---|
+//! | `seawall_calls_total` | by outcome; one call counts once, whatever its attempts |
+//! | `seawall_retry_attempts_total` | retries by `attempt`, from 2; `10+` from the tenth |
+//! | `seawall_retry_gave_up_total` | calls that would have been tried again, by `stop` as above |
+//! | `seawall_retry_budget_balance` | what is left of the budget |
+//!
+//! **Cost.** A call that needs no retry allocates what the copies of its request and of the service allocate, and nothing
+//! where the policy makes no copy.
+//!
+//! **Do not** retry at several levels of a call: three of three attempts each are 27 at the bottom. Do not retry what may not
+//! be applied twice, unless it certainly was not sent. Do not widen the budget to get through an outage: it is what keeps the
+//! outage from growing.
+//!
+//! **In a stack.** Inside the timeout of the whole call, outside of the circuit breaker and of the timeout of one attempt. One
+//! request goes without retries in the scope of [`Overrides`](crate::Overrides).
 
 mod config;
 

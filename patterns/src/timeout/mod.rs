@@ -27,6 +27,33 @@
 //! # Ok::<_, BoxError>(())
 //! # }).unwrap();
 //! ```
+//!
+//! ```text
+//! call ─┬─ the deadline has passed ─► `Rejected`: `deadline`, the inner service was not called
+//!       └─ runs ─┬─ answers ────────► the result, also if the limit passes in the same instant
+//!                ├─ limit ──────────► `Elapsed`: `attempt` or `total`, a failure
+//!                └─ deadline ───────► `Elapsed`: `ambient`, neutral: the caller had less time than we allow
+//! ```
+//!
+//! | setting | default | why |
+//! |---|---|---|
+//! | `limit` | none | how long an answer is worth waiting for is known to the caller only |
+//! | `scope` | none | the error says whose limit it was |
+//! | `mode` | enforce | [`Mode`](crate::Mode) |
+//!
+//! | metric | what |
+//! |---|---|
+//! | `seawall_calls_total` | by outcome; rejected ones by `reason`: `deadline` |
+//!
+//! **Cost.** No allocation. A call that is answered at its first poll takes one reading of the clock, which the layers below
+//! share, and no timer.
+//!
+//! **Do not** take [`Elapsed`](crate::Elapsed) for "it was not done": the outcome is unknown. Do not set one limit around the
+//! retries only: the first attempt would use it up. Do not rely on it to stop work that is not a future: dropping ends no
+//! thread.
+//!
+//! **In a stack.** `total` outermost, `attempt` innermost, inside of the circuit breaker, which takes it for a failure. One
+//! request has another limit in the scope of [`Overrides`](crate::Overrides).
 
 mod config;
 mod handle;
