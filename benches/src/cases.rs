@@ -9,9 +9,10 @@ use backon::{ExponentialBuilder, Retryable};
 use failsafe::futures::CircuitBreaker as _;
 use seawall::circuit_breaker::{Outcome, Window};
 use seawall::{
-    CircuitBreakerConfig, CircuitBreakerLayer, Rejected, RetryConfig, RetryErrors, RetryLayer, TimeoutConfig,
-    TimeoutLayer,
+    BulkheadConfig, BulkheadLayer, CircuitBreakerConfig, CircuitBreakerLayer, Rejected, RetryConfig, RetryErrors,
+    RetryLayer, SemaphoreConfig, SemaphoreLayer, TimeoutConfig, TimeoutLayer,
 };
+use tower::limit::ConcurrencyLimitLayer;
 use tower::retry::Policy;
 use tower::retry::backoff::{Backoff, ExponentialBackoffMaker, MakeBackoff};
 use tower::retry::budget::{Budget, TpsBudget};
@@ -31,6 +32,9 @@ const WINDOW_TIME: Duration = Duration::from_secs(10);
 const SLOW: Duration = Duration::from_secs(1);
 /// A limit that never fires during a measurement.
 const NEVER: Duration = Duration::from_secs(3600);
+
+/// More than ever run at once in a measurement.
+const LIMIT: u32 = 64;
 
 /// Calls per repetition: a few milliseconds' worth.
 const CALLS: u64 = 40_000;
@@ -235,6 +239,37 @@ fn cases_with<R: Request>(cases: &mut Vec<Case>) {
         Ok(tower::retry::RetryLayer::new(Budgeted::new(backoff)).layer(Echo))
     }));
 
+    let name = "semaphore";
+    cases.extend([
+        answered::<R, _>(
+            "seawall",
+            name,
+            || Ok(SemaphoreLayer::new(SemaphoreConfig::new("bench", LIMIT))?.layer(Echo)),
+        ),
+        answered::<R, _>("tower", name, || Ok(ConcurrencyLimitLayer::new(LIMIT as usize).layer(Echo))),
+    ]);
+
+    let name = "semaphore full";
+    cases.extend([with::<R, _, _>("seawall", name, CALLS, is_refused, || {
+        let layer = SemaphoreLayer::new(SemaphoreConfig::new("bench", 1).max_waiting(0))?;
+        // Kept for good, by nobody.
+        std::mem::forget(layer.handle().try_acquire()?);
+        Ok(layer.layer(Echo))
+    })]);
+
+    let name = "bulkhead";
+    cases.extend([
+        answered::<R, _>("seawall", name, || Ok(BulkheadLayer::new(BulkheadConfig::new("bench", LIMIT))?.layer(Echo))),
+        answered::<R, _>("tower", name, || Ok(ConcurrencyLimitLayer::new(LIMIT as usize).layer(Echo))),
+    ]);
+
+    let name = "bulkhead full";
+    cases.extend([with::<R, _, _>("seawall", name, CALLS, is_refused, || {
+        let layer = BulkheadLayer::new(BulkheadConfig::new("bench", 1))?;
+        std::mem::forget(layer.handle().try_acquire()?);
+        Ok(layer.layer(Echo))
+    })]);
+
     let name = "timeout";
     cases.extend([
         answered::<R, _>(
@@ -267,6 +302,10 @@ where
 
 fn is_answer<E>(number: u64, answer: &Result<u64, E>) -> bool {
     answer.as_ref().is_ok_and(|answer| *answer == number)
+}
+
+fn is_refused(_: u64, answer: &Result<u64, BoxError>) -> bool {
+    answer.as_ref().is_err_and(|error| Rejected::find(&**error).is_some())
 }
 
 fn with<R, S, C>(

@@ -8,10 +8,14 @@ fn allocations(of: impl Fn(&str) -> bool) -> Result<Vec<(String, f64)>, BoxError
     ours.map(|case| Ok((case.case.clone(), case.allocations(&runtimes)?))).collect()
 }
 
+fn refuses(case: &str) -> bool {
+    case.contains("open") || case.contains("full")
+}
+
 #[test]
 fn the_happy_path_of_every_layer_allocates_nothing() {
-    let counted = allocations(|case| !case.contains("open")).unwrap();
-    assert_eq!(counted.len(), 10, "five cases, two sizes of the request: {counted:?}");
+    let counted = allocations(|case| !refuses(case)).unwrap();
+    assert_eq!(counted.len(), 14, "seven cases, two sizes of the request: {counted:?}");
     for (case, allocations) in counted {
         assert_eq!(allocations, 0.0, "{case}");
     }
@@ -19,8 +23,8 @@ fn the_happy_path_of_every_layer_allocates_nothing() {
 
 #[test]
 fn a_refusal_allocates_at_most_its_boxed_error() {
-    let counted = allocations(|case| case.contains("open")).unwrap();
-    assert_eq!(counted.len(), 2, "{counted:?}");
+    let counted = allocations(refuses).unwrap();
+    assert_eq!(counted.len(), 6, "{counted:?}");
     for (case, allocations) in counted {
         assert!(allocations <= 1.0, "{case}: {allocations}");
     }

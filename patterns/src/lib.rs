@@ -4,6 +4,7 @@
 //! |---|---|
 //! | a peer fails or is slow, and every call to it makes things worse | [`circuit_breaker`] |
 //! | a call failed by chance and may succeed if repeated | [`retry`](mod@retry) |
+//! | one slow peer holds all our tasks, and calls to the others fail with it | [`bulkhead`] |
 //! | more calls at once than what is behind them can bear | [`semaphore`] |
 //! | at most so many calls in any hour | [`sliding_window`] |
 //! | a call takes longer than its answer is worth | [`timeout`] |
@@ -30,6 +31,7 @@
 
 pub mod adapters;
 pub mod admission;
+pub mod bulkhead;
 pub mod circuit_breaker;
 mod clock;
 mod counts;
@@ -50,6 +52,7 @@ pub mod timeout;
 #[allow(dead_code, reason = "each limit takes what it needs")]
 mod waiters;
 
+pub use bulkhead::{Bulkhead, BulkheadConfig, BulkheadHandle, BulkheadLayer, BulkheadStats};
 pub use circuit_breaker::{CircuitBreaker, CircuitBreakerConfig, CircuitBreakerHandle, CircuitBreakerLayer};
 pub use deadline::Deadline;
 pub use error::{BoxError, Elapsed, InvalidConfig, Limit, Reason, Rejected, find};

@@ -15,14 +15,16 @@ pub struct Account {
     pattern: &'static str,
     name: Arc<str>,
     reasons: &'static [Reason],
-    /// The index in [`MODES`].
+    /// A [`Mode`].
     mode: AtomicUsize,
     counts: Counts,
     rejected: AtomicU64,
     metrics: Bound<AdmissionMetrics>,
 }
 
-const MODES: [Mode; 3] = [Mode::Enforce, Mode::Observe, Mode::Disabled];
+const ENFORCE: usize = 0;
+const OBSERVE: usize = 1;
+const DISABLED: usize = 2;
 
 /// What became of the calls of a limit: `admitted = ok + failed + neutral + in_flight`, at every reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +51,7 @@ impl Account {
             pattern,
             name: name.into(),
             reasons,
-            mode: AtomicUsize::new(0),
+            mode: AtomicUsize::new(ENFORCE),
             counts: Counts::default(),
             rejected: AtomicU64::new(0),
             metrics: Bound::new(AdmissionMetrics::new(pattern, name, reasons)),
@@ -69,13 +71,21 @@ impl Account {
     #[inline]
     pub(crate) fn mode(&self) -> Mode {
         // ORDERING: Relaxed, the word is the whole setting and nothing else is read because of it.
-        MODES.get(self.mode.load(Ordering::Relaxed)).copied().unwrap_or_default()
+        match self.mode.load(Ordering::Relaxed) {
+            DISABLED => Mode::Disabled,
+            OBSERVE => Mode::Observe,
+            _ => Mode::Enforce,
+        }
     }
 
     pub(crate) fn set_mode(&self, mode: Mode) {
-        let index = MODES.iter().position(|known| *known == mode).unwrap_or_default();
+        let mode = match mode {
+            Mode::Enforce => ENFORCE,
+            Mode::Observe => OBSERVE,
+            Mode::Disabled => DISABLED,
+        };
         // ORDERING: Relaxed, as in `mode`.
-        self.mode.store(index, Ordering::Relaxed);
+        self.mode.store(mode, Ordering::Relaxed);
     }
 
     #[inline]
@@ -98,6 +108,7 @@ impl Account {
     }
 
     /// Counts a refusal; the error, unless the mode lets the call through.
+    #[cold]
     pub(crate) fn refuse(&self, refusal: Refusal) -> Option<Rejected> {
         let mode = self.mode();
         if mode == Mode::Disabled {

@@ -116,7 +116,7 @@ impl SemaphoreHandle {
 
     /// How many permits [`try_acquire_many`](Self::try_acquire_many) would get now; 0 while somebody waits.
     pub fn available(&self) -> u32 {
-        self.room.permits.available()
+        self.room.permits.available(0)
     }
 
     /// What became of the calls, and how full it is.

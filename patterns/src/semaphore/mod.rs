@@ -86,6 +86,14 @@ mod model;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use self::permits::Permits;
+pub(crate) use self::{
+    config::check_waiting,
+    future::Place,
+    permits::{Rules, Units},
+    room::Room,
+};
 pub use self::{
     config::*,
     future::{Acquire, Permit, ResponseFuture},

@@ -42,7 +42,7 @@ pub struct Units {
     /// How many, at least 1; where they are divided, exactly 1.
     pub count: u32,
     /// Whose.
-    pub compartment: usize,
+    pub compartment: u32,
 }
 
 impl Units {
@@ -348,16 +348,16 @@ impl Permits {
         self.word().has(Word::ROOM)
     }
 
-    /// How many could be taken by one who may use any that are in no share; 0 while somebody waits for them, or closed.
-    pub fn available(&self) -> u32 {
+    /// How many of the compartment could be taken one by one; 0 while somebody waits for the same, or when closed.
+    pub fn available(&self, compartment: u32) -> u32 {
         let word = self.word();
-        if word.has(Word::CLOSED | Word::QUEUED) {
+        if word.has(Word::CLOSED) {
             return 0;
         }
         if word.has(Word::DIVIDED) {
-            return self.lines.lock().common(self.word());
+            return self.lines.lock().available(self.word(), compartment);
         }
-        word.limit().saturating_sub(word.in_use())
+        if word.has(Word::QUEUED) { 0 } else { word.limit().saturating_sub(word.in_use()) }
     }
 
     /// How many are in use; more than the limit after that has shrunk.
@@ -375,11 +375,10 @@ impl Permits {
         self.lines.lock().waiting
     }
 
-    #[allow(dead_code, reason = "for the bulkhead")]
     /// What one compartment uses, and how many wait for it; only where the permits are divided.
-    pub fn compartment(&self, compartment: usize) -> Option<(u32, usize)> {
+    pub fn compartment(&self, compartment: u32) -> Option<(u32, usize)> {
         let lines = self.lines.lock();
-        lines.lines.get(compartment).map(|line| (line.in_use, line.waiters.len()))
+        lines.lines.get(compartment as usize).map(|line| (line.in_use, line.waiters.len()))
     }
 
     /// Whether they are closed.
@@ -471,8 +470,8 @@ impl Lines {
         word.has(Word::DIVIDED)
     }
 
-    fn line_mut(&mut self, compartment: usize) -> Option<&mut Line> {
-        self.lines.get_mut(compartment)
+    fn line_mut(&mut self, compartment: u32) -> Option<&mut Line> {
+        self.lines.get_mut(compartment as usize)
     }
 
     /// How many are free that are in no share.
@@ -485,21 +484,34 @@ impl Lines {
     }
 
     /// How many a compartment can have when nobody else has any.
-    fn most(&self, word: Word, compartment: usize) -> u32 {
+    fn most(&self, word: Word, compartment: u32) -> u32 {
         let shares: u32 = self.lines.iter().map(|line| line.share).sum();
-        let own = self.lines.get(compartment).map_or(0, |line| line.share);
+        let own = self.lines.get(compartment as usize).map_or(0, |line| line.share);
         word.limit().saturating_sub(shares - own)
+    }
+
+    fn available(&self, word: Word, compartment: u32) -> u32 {
+        match self.lines.get(compartment as usize) {
+            Some(line) if line.waiters.is_empty() => {
+                let borrowed = if self.waiting == 0 { self.common(word) } else { 0 };
+                let free = word.limit().saturating_sub(word.in_use());
+                free.min(line.share.saturating_sub(line.in_use) + borrowed)
+            }
+            _ => 0,
+        }
     }
 
     /// Whether as many are free for them.
     fn fits(&self, word: Word, units: Units) -> bool {
-        let Some(line) = self.lines.get(units.compartment) else { return false };
-        units.count <= line.share.saturating_sub(line.in_use) + self.common(word)
+        let Some(line) = self.lines.get(units.compartment as usize) else { return false };
+        let free = word.limit().saturating_sub(word.in_use());
+        // What is free falls short of a share after that has grown, or the limit has shrunk.
+        units.count <= free.min(line.share.saturating_sub(line.in_use) + self.common(word))
     }
 
     /// Whether a newcomer may have them before all who wait.
     fn is_first(&self, word: Word, units: Units) -> bool {
-        let Some(line) = self.lines.get(units.compartment) else { return false };
+        let Some(line) = self.lines.get(units.compartment as usize) else { return false };
         let within_share = self.divided(word) && line.in_use < line.share;
         let nobody_before = match self.order {
             Order::Lifo => true,
@@ -512,7 +524,7 @@ impl Lines {
     /// Who is next among those for whom there are enough. In each line, one that does not fit blocks those behind it.
     fn next(&self, word: Word) -> Option<(Units, Key)> {
         let mut next: Option<(u64, Units, Key)> = None;
-        for (compartment, line) in self.lines.iter().enumerate() {
+        for (compartment, line) in (0..).zip(&self.lines) {
             let key = match self.order {
                 Order::Fifo => line.waiters.front(),
                 Order::Lifo => line.waiters.back(),
@@ -541,7 +553,7 @@ impl Lines {
 
     /// Refuses whomever `reason` says. Whether there are more than `wakes` has room for.
     fn expel(&mut self, word: Word, wakes: &mut WakeList, reason: &impl Fn(&Waiter, u32) -> Option<Reason>) -> bool {
-        for compartment in 0..self.lines.len() {
+        for compartment in 0..self.lines.len() as u32 {
             let most = self.most(word, compartment);
             let Some(line) = self.line_mut(compartment) else { continue };
             let (mut next, mut refused) = (line.waiters.front(), 0);

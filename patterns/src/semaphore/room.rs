@@ -81,6 +81,15 @@ impl Room {
     /// Decides of a call through the layer.
     #[inline]
     pub(crate) fn admit(self: &Arc<Self>, units: Units) -> Decision<Self, Place> {
+        // What most calls find, apart from all else, which is large.
+        if self.account.mode() != Mode::Disabled && self.permits.try_take(units).is_ok() {
+            return Decision::Admitted(Permit::new(self, units));
+        }
+        self.admit_later(units)
+    }
+
+    #[cold]
+    fn admit_later(self: &Arc<Self>, units: Units) -> Decision<Self, Place> {
         if self.waiting == Waiting::InReadiness {
             return self.try_acquire(units).into();
         }
@@ -101,7 +110,6 @@ impl Room {
     }
 
     /// A permit, or a place in line; `patience` is asked with the longest wait, and only for the latter.
-    #[inline]
     pub(crate) fn enter(
         self: &Arc<Self>,
         units: Units,

@@ -64,7 +64,7 @@ fn acquire_late(permits: &Permits, units: Units) -> Result<(), Reason> {
 fn quiescent(permits: &Permits) {
     assert_eq!(permits.in_use(), 0, "a permit was lost");
     assert_eq!(permits.waiting(), 0, "a waiter was forgotten");
-    assert_eq!(permits.available(), if permits.is_closed() { 0 } else { permits.limit() });
+    assert_eq!(permits.available(0), if permits.is_closed() { 0 } else { permits.limit() });
 }
 
 #[test]
@@ -348,6 +348,30 @@ fn nobody_overtakes_a_waiter() {
         assert_eq!(permits.poll(ONE, key, Waker::noop()), Poll::Ready(Ok(())));
         permits.give(ONE);
         quiescent(&permits);
+    });
+}
+
+#[test]
+fn a_share_is_never_lent() {
+    check("S13 a share is asked for while others take all the rest", Threads::Three, 50, || {
+        let rules = Rules { limit: 2, max_waiting: 2, order: Order::Fifo, shares: vec![1, 0] };
+        let permits = Arc::new(Permits::new(&rules));
+        let (own, rest) = (Units { count: 1, compartment: 0 }, Units { count: 1, compartment: 1 });
+        let borrower = |permits: Arc<Permits>| {
+            move || {
+                acquire_late(&permits, rest).unwrap();
+                permits.give(rest);
+            }
+        };
+        let others = [(); 2].map(|()| thread::spawn(borrower(permits.clone())));
+        assert_eq!(permits.try_take(own), Ok(()), "its share was lent");
+        assert!(permits.in_use() <= 2, "one too many");
+        permits.give(own);
+        for other in others {
+            other.join().unwrap();
+        }
+        assert_eq!((permits.in_use(), permits.waiting()), (0, 0));
+        assert_eq!([permits.compartment(0), permits.compartment(1)], [Some((0, 0)); 2]);
     });
 }
 

@@ -16,8 +16,8 @@ use rules::{Kept, Make, RULES};
 use seawall::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerLayer, OnOpen, Outcome};
 use seawall::sliding_window::{Algorithm, DEFAULT_ALGORITHM};
 use seawall::{
-    Backoff, RetryConfig, RetryErrors, RetryLayer, SemaphoreConfig, SemaphoreLayer, SlidingWindowConfig,
-    SlidingWindowLayer, TimeoutConfig, TimeoutLayer, Waiting,
+    Backoff, BulkheadConfig, BulkheadLayer, RetryConfig, RetryErrors, RetryLayer, SemaphoreConfig, SemaphoreLayer,
+    SlidingWindowConfig, SlidingWindowLayer, TimeoutConfig, TimeoutLayer, Waiting,
 };
 use seawall_tests::say;
 use subject::Subject;
@@ -56,6 +56,20 @@ contract! {
     sliding_window: Subject::of(window_layer(100, DEFAULT_ALGORITHM), |l| l.handle().stats().calls.in_flight),
     sliding_window_log: Subject::of(window_layer(100, Algorithm::Log), |l| l.handle().stats().calls.in_flight),
     sliding_window_used_up: Subject::of(used_up(), |layer| layer.handle().stats().calls.in_flight).refuses(),
+    bulkhead: Subject::of(bulkhead_layer(room(4)), |layer| layer.handle().stats().calls.in_flight),
+    bulkhead_partition: Subject::of(
+        bulkhead_layer(room(4).partition("writes", 3)).partition(|_: &u64| "writes").unwrap(),
+        |layer| layer.handle().stats().calls.in_flight,
+    ),
+    bulkhead_full: Subject::of(occupied(room(1)), |l| l.handle().stats().calls.in_flight - 1).refuses(),
+    bulkhead_waiting: {
+        let layer = occupied(room(1).max_waiting(99).max_wait(20 * MS));
+        Subject::of(layer, |layer| layer.handle().stats().calls.in_flight - 1).refuses()
+    },
+    bulkhead_in_readiness: Subject::of(
+        bulkhead_layer(room(4).max_waiting(99).waiting(Waiting::InReadiness)),
+        |layer| layer.handle().stats().calls.in_flight,
+    ),
     stack: peer_stack(),
     stack_with_a_retry: peer_stack().attempts(2),
 }
@@ -85,6 +99,21 @@ fn window_layer(limit: u32, algorithm: Algorithm) -> SlidingWindowLayer {
 fn used_up() -> SlidingWindowLayer {
     let layer = window_layer(1, Algorithm::Log);
     layer.handle().try_acquire().unwrap().succeeded();
+    layer
+}
+
+fn room(max_in_flight: u32) -> BulkheadConfig {
+    BulkheadConfig::new("peer", max_in_flight)
+}
+
+fn bulkhead_layer(config: BulkheadConfig) -> BulkheadLayer {
+    BulkheadLayer::new(config).unwrap()
+}
+
+/// A bulkhead with one call that never ends; it is no call of the layer.
+fn occupied(config: BulkheadConfig) -> BulkheadLayer {
+    let layer = bulkhead_layer(config);
+    std::mem::forget(layer.handle().try_acquire().unwrap());
     layer
 }
 
