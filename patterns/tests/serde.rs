@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use seawall::circuit_breaker::{CancelPolicy, OnOpen, Window};
+use seawall::semaphore::Order;
 use seawall::sliding_window::Algorithm;
 use seawall::{
-    Backoff, CircuitBreakerConfig, Jitter, Mode, RetryBudgetConfig, RetryConfig, SemaphoreConfig, SlidingWindowConfig,
-    TimeoutConfig,
+    Backoff, BulkheadConfig, CircuitBreakerConfig, Jitter, Mode, RetryBudgetConfig, RetryConfig, SemaphoreConfig,
+    SlidingWindowConfig, TimeoutConfig, Waiting,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -36,6 +37,8 @@ fn a_configuration_survives_its_file() {
     survives(RetryConfig::new("peer").backoff(Backoff::decorrelated(second)));
     survives(RetryBudgetConfig::new().ratio(0.5));
     survives(TimeoutConfig::total("peer", second));
+    survives(SemaphoreConfig::new("db", 8).order(Order::Lifo).waiting(Waiting::InReadiness).mode(Mode::Observe));
+    survives(BulkheadConfig::new("peer", 8).partition("reads", 2).max_waiting(3).order(Order::Lifo));
     survives(SlidingWindowConfig::new("mail", 100, second));
     survives(SlidingWindowConfig::new("mail", 100, second).algorithm(Algorithm::Log).mode(Mode::Observe));
 }
@@ -55,6 +58,9 @@ fn what_a_file_leaves_out_has_its_default() {
     let timeout: TimeoutConfig = read(r#"{"name":"peer","limit":{"secs":2,"nanos":0},"scope":"attempt"}"#);
     assert_eq!(timeout, TimeoutConfig::attempt("peer", Duration::from_secs(2)));
     assert_eq!(read::<SemaphoreConfig>(r#"{"name":"peer","limit":8}"#), SemaphoreConfig::new("peer", 8));
+    assert_eq!(read::<BulkheadConfig>(r#"{"name":"peer","max_in_flight":8}"#), BulkheadConfig::new("peer", 8));
+    assert_eq!(read::<SemaphoreConfig>(r#"{"name":"peer"}"#).check().unwrap_err().field, "limit");
+    assert_eq!(read::<BulkheadConfig>(r#"{"name":"peer"}"#).check().unwrap_err().field, "max_in_flight");
     let window: SlidingWindowConfig = read(r#"{"name":"mail","limit":9,"window":{"secs":60,"nanos":0}}"#);
     assert_eq!(window, SlidingWindowConfig::new("mail", 9, Duration::from_secs(60)));
 }

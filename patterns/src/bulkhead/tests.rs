@@ -167,16 +167,3 @@ async fn observing_and_readiness_work_as_in_the_semaphore() {
     waits.await.unwrap().unwrap();
     assert_eq!(layer.partition(|(): &()| "reads").unwrap_err().field, "waiting");
 }
-
-#[cfg(feature = "serde")]
-#[test]
-fn a_configuration_is_read_back_from_what_was_written() {
-    let config = BulkheadConfig::new("peer", 8).partition("reads", 2).max_waiting(3).order(Order::Lifo);
-    let written = serde_json::to_string(&config).unwrap();
-    assert_eq!(serde_json::from_str::<BulkheadConfig>(&written).unwrap(), config);
-    let short: BulkheadConfig = serde_json::from_str(r#"{"name":"peer","max_in_flight":8}"#).unwrap();
-    assert_eq!(short, BulkheadConfig::new("peer", 8));
-    assert!(
-        serde_json::from_str::<BulkheadConfig>(r#"{"name":"peer","partitions":[{"name":"a","shares":1}]}"#).is_err()
-    );
-}

@@ -413,19 +413,6 @@ fn futures_and_services_are_send() {
     send(&layer.handle().run(async { Ok::<_, BoxError>(()) }));
 }
 
-#[cfg(feature = "serde")]
-#[test]
-fn a_configuration_is_read_back_from_what_was_written() {
-    let config = config().order(Order::Lifo).mode(Mode::Observe).waiting(Waiting::InReadiness);
-    let written = serde_json::to_string(&config).unwrap();
-    assert_eq!(serde_json::from_str::<SemaphoreConfig>(&written).unwrap(), config);
-    let short: SemaphoreConfig = serde_json::from_str(r#"{"name":"db","limit":8}"#).unwrap();
-    assert_eq!(short, SemaphoreConfig::new("db", 8));
-    let unset: SemaphoreConfig = serde_json::from_str(r#"{"name":"db"}"#).unwrap();
-    assert_eq!(unset.check().unwrap_err().field, "limit");
-    assert!(serde_json::from_str::<SemaphoreConfig>(r#"{"name":"db","limit":8,"limits":9}"#).is_err());
-}
-
 #[cfg(feature = "metrics")]
 #[tokio::test(start_paused = true)]
 async fn metrics_follow_the_calls() {
