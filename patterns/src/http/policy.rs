@@ -163,7 +163,8 @@ impl<A: Clone, B> RetryPolicy<Request<A>, Response<B>, BoxError> for ByStatus {
 ///
 /// - A head that the classifier takes for no success is judged at once: the body cannot make it better.
 /// - Otherwise a complete body is a success and an error in it a failure. A body that is dropped before its end counts as
-///   [`CancelPolicy`](crate::circuit_breaker::CancelPolicy) says: a caller may have read enough.
+///   [`CancelPolicy`](crate::circuit_breaker::CancelPolicy) says: a caller may have read enough. So does the answer to a
+///   `HEAD` whose body a server drops unread, as axum does.
 /// - The call is in flight until then, and its duration, where slow calls count, includes the time in which the body is read.
 ///   A probe is given up after `probe_timeout`, body included.
 ///
