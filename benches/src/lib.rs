@@ -1,7 +1,8 @@
 //! What each layer costs, beside its peers: nanoseconds and heap allocations per call.
 //!
 //! `cargo run --release -p seawall-benches --bin layers -- --json layers.json` measures and writes, `cargo bench -p
-//! seawall-benches` prints the same table from fewer repetitions. Both are this library.
+//! seawall-benches` prints the same table from fewer repetitions. Both are this library. What limits do for a server that
+//! has too much to do is in [`overload`].
 //!
 //! # How it is measured
 //!
@@ -42,6 +43,7 @@
 mod bars;
 mod cases;
 mod drive;
+pub mod overload;
 mod report;
 
 pub use bars::{BARS, Bar, Figure, Verdict, verdicts};
