@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use allocation_counter::opt_out;
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
 use tower::Service;
 
 use crate::BoxError;
@@ -165,19 +167,27 @@ impl Runtimes {
         })
     }
 
-    /// Nanoseconds per call in each of two tasks that run at the same time.
+    /// Nanoseconds per call in each of two tasks that run at the same time; not a number where they never ended.
     pub(crate) fn time_two(&self, work: &impl Work, calls: u64) -> Result<f64, BoxError> {
         /// On a busy machine a worker waits for its processor now and then; so often in a row it hardly does.
         const TRIES: u32 = 10;
-        let mut best = (0.0, 0.0);
+        /// A hundred times what the slowest case takes. A peer that loses a wake-up must not stop the whole run.
+        const LIMIT: Duration = Duration::from_secs(20);
+        let mut best = (-1.0, f64::NAN);
         for _ in 0..TRIES {
             let together = Arc::new(Together::default());
             let tasks = [(); 2].map(|()| {
                 let mut task = Box::pin(Arc::clone(&together).run(work.clone(), calls));
                 self.two.spawn(poll_fn(move |cx| without_counting(|| task.as_mut().poll(cx))))
             });
+            let stop = tasks.each_ref().map(|task| task.abort_handle());
             let [first, second] = tasks;
-            let (first, second) = self.one.block_on(async { Ok::<_, BoxError>((first.await?, second.await?)) })?;
+            let both = async { Ok::<_, BoxError>((first.await?, second.await?)) };
+            let Ok(shares) = self.one.block_on(async { timeout(LIMIT, both).await }) else {
+                stop.iter().for_each(AbortHandle::abort);
+                continue;
+            };
+            let (first, second) = shares?;
             let overlap = first.overlap(&second);
             if overlap > best.0 {
                 // Over the calls of both: a lock that prefers whoever had it last lets one task make more of them.
