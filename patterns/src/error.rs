@@ -51,6 +51,10 @@ pub enum Reason {
     MaxWait,
     /// The rate is used up for now.
     Limited,
+    /// The rate of all clients together is used up for now; that of this one is not.
+    LimitedGlobally,
+    /// There is no place for another client while those that are known have calls to account for.
+    TooManyKeys,
     /// The call asks for more than there is even when nobody else calls: no wait helps.
     Never,
     /// Closed by hand: nothing is admitted any more.
@@ -69,6 +73,8 @@ impl Reason {
             Self::QueueFull => "queue_full",
             Self::MaxWait => "max_wait",
             Self::Limited => "limited",
+            Self::LimitedGlobally => "limited_globally",
+            Self::TooManyKeys => "too_many_keys",
             Self::Never => "never",
             Self::Closed => "closed",
         }

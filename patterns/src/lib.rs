@@ -7,6 +7,7 @@
 //! | one slow peer holds all our tasks, and calls to the others fail with it | [`bulkhead`] |
 //! | more calls at once than what is behind them can bear | [`semaphore`] |
 //! | at most so many calls in any hour | [`sliding_window`] |
+//! | one client must not use up what is there for all | [`keyed`] |
 //! | a call takes longer than its answer is worth | [`timeout`] |
 //! | whoever called us has stopped waiting | [`Deadline`] |
 //! | one request needs no retry, or a timeout of its own | [`Overrides`] |
@@ -39,6 +40,7 @@ pub mod deadline;
 mod error;
 #[cfg(feature = "http")]
 pub mod http;
+pub mod keyed;
 mod mode;
 pub mod overrides;
 pub mod retry;
@@ -56,6 +58,7 @@ pub use bulkhead::{Bulkhead, BulkheadConfig, BulkheadHandle, BulkheadLayer, Bulk
 pub use circuit_breaker::{CircuitBreaker, CircuitBreakerConfig, CircuitBreakerHandle, CircuitBreakerLayer};
 pub use deadline::Deadline;
 pub use error::{BoxError, Elapsed, InvalidConfig, Limit, Reason, Rejected, find};
+pub use keyed::{Keyed, KeyedConfig, KeyedHandle, KeyedLayer, KeyedStats};
 pub use mode::{Mode, Waiting};
 pub use overrides::Overrides;
 pub use retry::{

@@ -20,6 +20,12 @@ pub(crate) fn draw() -> f64 {
     RNG.try_with(|rng| rng.borrow_mut().random::<f64>()).unwrap_or(0.5)
 }
 
+/// 64 bits, for the seed of something that has to differ from instance to instance.
+pub(crate) fn bits() -> u64 {
+    // A thread being torn down has no generator any more, but the operating system still has one.
+    RNG.try_with(|rng| rng.borrow_mut().random::<u64>()).unwrap_or_else(|_| RandomState::new().hash_one(0_u64))
+}
+
 /// Makes the draws of this thread a function of `seed` until the guard is dropped.
 ///
 /// On a current-thread runtime that makes a whole test repeatable.

@@ -109,6 +109,8 @@ pub enum Bug {
     TryOvertakes,
     /// The sliding window lets go of its lock between the check and the count.
     WindowCheckThenAct,
+    /// The limits of all keys forget one that is not as good as new.
+    EvictWithDebt,
 }
 
 /// Never, in the product: the branch folds away.

@@ -18,7 +18,7 @@ use crate::circuit_breaker::{State, Transition};
 use crate::error::Reason;
 
 /// What each metric tells, for the page that a scraper reads. Every name in use must be here.
-const HELP: [(&str, &str); 11] = [
+const HELP: [(&str, &str); 12] = [
     ("seawall_calls_total", "Calls through a layer, by outcome; a rejected call was never made"),
     ("seawall_circuit_breaker_state", "1 for the state the circuit breaker is in, 0 for the others"),
     ("seawall_circuit_breaker_transitions_total", "Changes of state of a circuit breaker, by cause"),
@@ -27,6 +27,7 @@ const HELP: [(&str, &str); 11] = [
     ("seawall_retry_budget_balance", "Retries that the budget allows right now"),
     ("seawall_in_flight", "Calls that were admitted and have not ended"),
     ("seawall_limit", "Units that may be in use at once"),
+    ("seawall_rate_limit_keys", "Keys that a keyed limit has stored"),
     ("seawall_rate_limit_available", "What a rate limit would admit right now"),
     ("seawall_queue_depth", "Calls that wait for their turn"),
     ("seawall_queue_wait_seconds", "How long calls waited for their turn, whatever came of it"),

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use seawall::circuit_breaker::{CancelPolicy, OnOpen, Window};
+use seawall::keyed::{KeyedConfig, Quota};
 use seawall::semaphore::Order;
 use seawall::sliding_window::Algorithm;
 use seawall::{
@@ -40,6 +41,9 @@ fn a_configuration_survives_its_file() {
     survives(SemaphoreConfig::new("db", 8).order(Order::Lifo).waiting(Waiting::InReadiness).mode(Mode::Observe));
     survives(BulkheadConfig::new("peer", 8).partition("reads", 2).max_waiting(3).order(Order::Lifo));
     survives(SlidingWindowConfig::new("mail", 100, second));
+    let quota = Quota::sliding_window(20, second);
+    survives(KeyedConfig::new("clients", quota).global(quota).max_keys(9));
+    survives(KeyedConfig::new("clients", Quota::sliding_window(10, second)));
     survives(SlidingWindowConfig::new("mail", 100, second).algorithm(Algorithm::Log).mode(Mode::Observe));
 }
 
@@ -63,6 +67,9 @@ fn what_a_file_leaves_out_has_its_default() {
     assert_eq!(read::<BulkheadConfig>(r#"{"name":"peer"}"#).check().unwrap_err().field, "max_in_flight");
     let window: SlidingWindowConfig = read(r#"{"name":"mail","limit":9,"window":{"secs":60,"nanos":0}}"#);
     assert_eq!(window, SlidingWindowConfig::new("mail", 9, Duration::from_secs(60)));
+    let text = r#"{"name":"clients","per_key":{"sliding_window":{"limit":9,"window":{"secs":60,"nanos":0}}}}"#;
+    let quota = Quota::sliding_window(9, Duration::from_secs(60));
+    assert_eq!(read::<KeyedConfig>(text), KeyedConfig::new("clients", quota));
 }
 
 #[test]

@@ -54,6 +54,13 @@ impl Buckets {
         self.used
     }
 
+    /// Whether nothing weighs any more at `now`, and this cannot be told from a new one. Does not look into the ring, so it
+    /// may be a bucket late to say so.
+    #[inline]
+    pub fn is_new(&self, setting: &Setting, now: u64) -> bool {
+        self.used == 0 || now >= self.ends + u64::from(setting.buckets) * setting.bucket_nanos
+    }
+
     /// Goes over to buckets of another length. What was counted counts from the end of its bucket on, so that it never
     /// leaves early: late, at most, by what the bucket was long.
     pub fn update(&mut self, former: &Setting, setting: &Setting, now: u64) {

@@ -43,6 +43,13 @@ impl Log {
         }
     }
 
+    /// Whether nothing weighs any more at `now`, and this cannot be told from a new one.
+    #[inline]
+    pub fn is_new(&self, setting: &Setting, now: u64) -> bool {
+        let newest = if self.head == 0 { self.ring.last() } else { self.ring.get(self.head - 1) };
+        newest.is_none_or(|newest| newest + setting.window_nanos <= now + SHIFT)
+    }
+
     /// How much of the limit is within the window that ends at `now`.
     pub fn used(&self, setting: &Setting, now: u64) -> u32 {
         let weighs = |at: &u64| at + setting.window_nanos > now + SHIFT;

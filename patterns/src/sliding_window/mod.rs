@@ -87,5 +87,10 @@ pub use self::{
     layer::SlidingWindowLayer,
     service::{Permit, ResponseFuture, SlidingWindow},
 };
+pub(crate) use self::{
+    config::{Setting, nanos},
+    window::Counted,
+};
+
 /// The name in metrics and refusals.
 const PATTERN: &str = "sliding_window";

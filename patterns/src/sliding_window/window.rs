@@ -121,7 +121,16 @@ impl Counted {
         }
     }
 
-    /// How much of the limit weighs at `now`; nothing, and this is as good as new.
+    /// Whether this cannot be told from a new one, at `now` or later. With buckets it may be one of them late to say so.
+    #[inline]
+    pub fn is_new(&self, setting: &Setting, now: u64) -> bool {
+        match self {
+            Self::Log(log) => log.is_new(setting, now),
+            Self::Buckets(buckets) => buckets.is_new(setting, now),
+        }
+    }
+
+    /// How much of the limit weighs at `now`.
     pub fn used(&mut self, setting: &Setting, now: u64) -> u32 {
         match self {
             Self::Log(log) => log.used(setting, now),

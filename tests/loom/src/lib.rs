@@ -12,6 +12,7 @@ pub mod circuit_breaker;
 pub mod counts;
 #[path = "../../../patterns/src/error.rs"]
 pub mod error;
+pub mod keyed;
 #[path = "../../../patterns/src/mode.rs"]
 pub mod mode;
 pub mod retry;

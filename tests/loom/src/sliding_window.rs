@@ -8,3 +8,6 @@ pub mod config;
 pub mod log;
 #[path = "../../../patterns/src/sliding_window/window.rs"]
 pub mod window;
+
+pub use config::{Algorithm, Setting, nanos};
+pub use window::Counted;

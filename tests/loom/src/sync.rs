@@ -68,6 +68,8 @@ pub enum Bug {
     TryOvertakes,
     /// The sliding window lets go of its lock between the check and the count.
     WindowCheckThenAct,
+    /// The limits of all keys forget one that is not as good as new.
+    EvictWithDebt,
 }
 
 /// The environment variable that plants a defect in this process.

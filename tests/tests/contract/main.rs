@@ -14,6 +14,7 @@ use std::time::Duration;
 use faults::{FOUND_BY, Fault};
 use rules::{Kept, Make, RULES};
 use seawall::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerLayer, OnOpen, Outcome};
+use seawall::keyed::{KeyedConfig, KeyedLayer, Quota};
 use seawall::sliding_window::{Algorithm, DEFAULT_ALGORITHM};
 use seawall::{
     Backoff, BulkheadConfig, BulkheadLayer, RetryConfig, RetryErrors, RetryLayer, SemaphoreConfig, SemaphoreLayer,
@@ -70,6 +71,8 @@ contract! {
         bulkhead_layer(room(4).max_waiting(99).waiting(Waiting::InReadiness)),
         |layer| layer.handle().stats().calls.in_flight,
     ),
+    keyed: Subject::of(keyed_layer(100), |layer| layer.handle().stats().calls.in_flight),
+    keyed_used_up: Subject::of(key_used_up(), |layer| layer.handle().stats().calls.in_flight).refuses(),
     stack: peer_stack(),
     stack_with_a_retry: peer_stack().attempts(2),
 }
@@ -114,6 +117,19 @@ fn bulkhead_layer(config: BulkheadConfig) -> BulkheadLayer {
 fn occupied(config: BulkheadConfig) -> BulkheadLayer {
     let layer = bulkhead_layer(config);
     std::mem::forget(layer.handle().try_acquire().unwrap());
+    layer
+}
+
+/// Every request has the same key: the clones of a rule's service share its limit.
+fn keyed_layer(limit: u32) -> KeyedLayer<u32, fn(&u64) -> u32> {
+    let quota = Quota::sliding_window(limit, HOUR);
+    KeyedLayer::new(KeyedConfig::new("peer", quota).global(quota), (|_| 7) as fn(&u64) -> u32).unwrap()
+}
+
+/// The key of every request has no calls left for an hour.
+fn key_used_up() -> KeyedLayer<u32, fn(&u64) -> u32> {
+    let layer = keyed_layer(1);
+    layer.handle().try_acquire(7).unwrap().succeeded();
     layer
 }
 
