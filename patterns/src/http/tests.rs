@@ -94,6 +94,8 @@ async fn callers_over_their_share_get_429_and_every_other_refusal_503() {
     for (reason, status) in [
         (Reason::Limited, 429),
         (Reason::Never, 429),
+        (Reason::LimitedGlobally, 503),
+        (Reason::TooManyKeys, 503),
         (Reason::Open, 503),
         (Reason::Probing, 503),
         (Reason::ForcedOpen, 503),
