@@ -135,7 +135,8 @@ impl Machine {
         let decides = counts.calls < u64::from(self.config.minimum_calls) && counts.failed + counts.slow > 0;
         if self.state() == State::Closed && (decides || self.tripped(counts).is_some()) {
             Way::Admit
-        } else if self.window.is_full_of_good() && self.consecutive_failures == 0 {
+        } else if self.window.is_full_of_good() {
+            // Its last call was good, so no failures in a row wait to be reset.
             Way::Quiet
         } else {
             Way::Count
