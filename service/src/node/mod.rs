@@ -165,7 +165,7 @@ impl Node {
         let listening = |flag, address| move |source| NodeError::Listen { flag, address, source };
         let peer = listen(peer_socket, local.clone(), replica.inbound(), clock.clone())
             .map_err(listening("--peer-listen", config.peer_listen))?;
-        let api = Listener::start(api_socket, CancellationToken::new(), clock.clone(), move || router(api.clone()))
+        let api = Listener::start(api_socket, CancellationToken::new(), clock.clone(), move |_| router(api.clone()))
             .map_err(listening("--listen", config.listen))?;
         tracing::info!(node = id, api = %api.address(), peers = %peer.address(), action = "start", "node started");
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use seawall::bulkhead::{BulkheadConfig, BulkheadLayer};
 use seawall::circuit_breaker::{CancelPolicy, CircuitBreakerConfig, CircuitBreakerLayer};
 use seawall::retry::{Backoff, GaveUp, RetryConfig, RetryLayer};
 use seawall::semaphore::{MAX_LIMIT, SemaphoreConfig, SemaphoreLayer};
@@ -12,6 +13,7 @@ use tower::{ServiceBuilder, ServiceExt};
 use super::only_before::only_before;
 use super::policy::{Repeat, health, never_refused};
 use super::{Lane, MessageKind, NodeId, PeerClient, PeerError, PeerRequest};
+use crate::transport::MAX_STREAMS;
 
 /// The longest a forwarded request may take; its client's own deadline is nearly always tighter.
 const FORWARD_WITHIN: Duration = Duration::from_secs(60);
@@ -30,6 +32,12 @@ const OPEN_FOR: Duration = Duration::from_millis(200);
 /// How long it stays open at most after many failed probes. A node that comes back waits no longer for its entries.
 const OPEN_MAX: Duration = Duration::from_secs(2);
 
+/// Requests forwarded to one peer at one time: as many as its listener takes on a connection. More would wait where
+/// nobody sees them, unbounded.
+const FORWARDS_IN_FLIGHT: u32 = MAX_STREAMS;
+/// Requests that wait for those, and how long: a leader that is well commits a thousand in far less.
+const FORWARDS_WAITING: u32 = 1024;
+const FORWARD_WAITS: Duration = Duration::from_secs(1);
 /// Streams of entries to one peer at a time, while Raft drops one and begins the next.
 const APPEND_STREAMS: u32 = 2;
 /// Messages on their way on the bulk lane: one stream sends one at a time, so another is of another stream.
@@ -84,6 +92,7 @@ pub(super) fn stack(
         Lane::Data => PeerClient::new(
             ServiceBuilder::new()
                 .layer(total(FORWARD_WITHIN)?) // the client's deadline is ambient and tighter
+                .layer(forwards_in_flight(&name)?) // outside the retry: who pauses keeps its place, and no queue forms behind it
                 .layer(retry(&name)?) // only what certainly never left
                 .layer(breaker(&name, silence)?.classify(health)) // a dead leader costs nothing until the next one is known
                 .layer(attempt(FORWARD_ATTEMPT_WITHIN)?) // one attempt
@@ -93,7 +102,7 @@ pub(super) fn stack(
         Lane::Bulk => PeerClient::new(
             ServiceBuilder::new()
                 .layer(total(CHUNK_WITHIN * 2)?) // one chunk, not the whole snapshot: Raft bounds that
-                .layer(one_stream(&name)?) // whoever waits here holds nothing below; a snapshot delays no other by half
+                .layer(one_stream(&name)?) // who waits here has taken nothing yet from what is below
                 .layer(breaker(&name, silence)?.classify(health)) // Raft repeats snapshots by itself
                 .layer(only_before(MessageKind::SnapshotBegin, starts(&name)?)) // below the breaker: what it refuses has not begun
                 .layer(attempt(CHUNK_WITHIN)?)
@@ -123,10 +132,14 @@ fn appends(name: &str, timing: Timing) -> Result<SemaphoreLayer, InvalidConfig> 
     SemaphoreLayer::new(SemaphoreConfig::new(name, limit).max_waiting(0))
 }
 
+fn forwards_in_flight(name: &str) -> Result<BulkheadLayer, InvalidConfig> {
+    let config = BulkheadConfig::new(name, FORWARDS_IN_FLIGHT);
+    BulkheadLayer::new(config.max_waiting(FORWARDS_WAITING).max_wait(FORWARD_WAITS))
+}
+
 fn one_stream(name: &str) -> Result<SemaphoreLayer, InvalidConfig> {
-    SemaphoreLayer::new(
-        SemaphoreConfig::new(name, BULK_IN_FLIGHT).max_waiting(BULK_WAITING).max_wait(CHUNK_WITHIN), // the chunk before it
-    )
+    let config = SemaphoreConfig::new(name, BULK_IN_FLIGHT);
+    SemaphoreLayer::new(config.max_waiting(BULK_WAITING).max_wait(CHUNK_WITHIN)) // the chunk before it
 }
 
 fn starts(name: &str) -> Result<SlidingWindowLayer, InvalidConfig> {
@@ -262,6 +275,47 @@ mod tests {
 
     fn broken() -> Result<PeerResponse, PeerError> {
         Err(PeerError::Broken("reset".into()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn forwarded_requests_wait_for_room_in_a_bounded_line() {
+        let mut client = answering(Lane::Data, Duration::from_millis(10));
+        let all = FORWARDS_IN_FLIGHT + FORWARDS_WAITING;
+        let answers = join_all(calls(&mut client, MessageKind::Forward, all as usize + 50).await).await;
+        assert_eq!(refused(&answers, "bulkhead"), 50);
+        assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), all as usize);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn forwarded_requests_do_not_wait_long_for_a_leader_that_hangs() {
+        let mut client = answering(Lane::Data, FORWARD_ATTEMPT_WITHIN * 2);
+        let start = tokio::time::Instant::now();
+        let held = tokio::spawn(join_all(calls(&mut client, MessageKind::Forward, FORWARDS_IN_FLIGHT as usize).await));
+        let answers = join_all(calls(&mut client, MessageKind::Forward, 50).await).await;
+        assert_eq!((refused(&answers, "bulkhead"), start.elapsed()), (50, FORWARD_WAITS));
+        assert!(held.await.unwrap().iter().all(|answer| matches!(answer, Err(PeerError::Elapsed(_)))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn heartbeats_and_votes_pass_whatever_is_full() {
+        let hours = Duration::from_secs(3600);
+        let mut held = Vec::new();
+        for (lane, kind) in [
+            (Lane::Append, MessageKind::Append),
+            (Lane::Data, MessageKind::Forward),
+            (Lane::Bulk, MessageKind::SnapshotBegin),
+            (Lane::Control, MessageKind::Ping),
+        ] {
+            held.push(join_all(calls(&mut answering(lane, hours), kind, 3000).await));
+        }
+        for calls in &mut held {
+            assert!(calls.now_or_never().is_none(), "each lane holds what its peer does not answer");
+        }
+        let mut client = answering(Lane::Control, Duration::from_millis(1));
+        for kind in [MessageKind::Heartbeat, MessageKind::Vote, MessageKind::PreVote, MessageKind::TransferLeader] {
+            let answers = join_all(calls(&mut client, kind, 2_000).await).await;
+            assert!(answers.iter().all(Result::is_ok), "{kind}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -26,7 +26,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Requests at one time on one HTTP/2 connection, and of those how many the client may have given up: a peer whose
 /// deadlines pass gives up all that it has under way, and that is no attack.
-const MAX_STREAMS: u32 = 1024;
+pub(crate) const MAX_STREAMS: u32 = 1024;
 /// How long the head of an HTTP/1.1 request may take to arrive.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -39,7 +39,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Serves each connection with a router that `make` builds for it, until [`Listener::shutdown`].
+    /// Serves each connection with a router that `make` builds for it and for the address at its other end, until
+    /// [`Listener::shutdown`].
     ///
     /// `stop` is cancelled when the listener stops, for handlers that would not end by themselves.
     ///
@@ -49,7 +50,7 @@ impl Listener {
         socket: TcpListener,
         stop: CancellationToken,
         clock: Clock,
-        make: impl Fn() -> Router + Send + 'static,
+        make: impl Fn(SocketAddr) -> Router + Send + 'static,
     ) -> io::Result<Self> {
         let address = socket.local_addr()?;
         let tasks = TaskTracker::new();
@@ -75,7 +76,7 @@ async fn accept(
     stop: CancellationToken,
     tasks: TaskTracker,
     clock: Clock,
-    make: impl Fn() -> Router,
+    make: impl Fn(SocketAddr) -> Router,
 ) {
     loop {
         let accepted = tokio::select! {
@@ -88,8 +89,8 @@ async fn accept(
             Ok(_) if tasks.len() > MAX_CONNECTIONS => {
                 tracing::warn!(limit = MAX_CONNECTIONS, "too many connections, one was closed");
             }
-            Ok((stream, _)) => {
-                tasks.spawn(serve(stream, make(), stop.clone(), clock.clone()));
+            Ok((stream, from)) => {
+                tasks.spawn(serve(stream, make(from), stop.clone(), clock.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");

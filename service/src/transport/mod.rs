@@ -19,6 +19,7 @@ use crate::peer::{Lane, NodeId, PeerClient, PeerRequest, PeerResponse, RemoteErr
 
 pub use http2::{Http2, listen};
 pub use listener::Listener;
+pub(crate) use listener::MAX_STREAMS;
 
 /// Whom to dial.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -31,7 +31,7 @@ use crate::transport::{Inbound, Listener};
 pub fn listen(socket: TcpListener, local: LocalNode, inbound: Arc<dyn Inbound>, clock: Clock) -> io::Result<Listener> {
     let stop = CancellationToken::new();
     let shared = Shared { local, inbound, clock: clock.clone(), stop: stop.clone() };
-    Listener::start(socket, stop, clock, move || {
+    Listener::start(socket, stop, clock, move |_| {
         Router::new()
             .route(HELLO_PATH, post(hello))
             .route(APPEND_PATH, post(append))
