@@ -536,5 +536,56 @@ mod tests {
             let permit = breaker.admit(false, clock, || 0.0).0.unwrap();
             let _ = breaker.report(permit, outcome, clock, || 0.0);
         }
+        assert!(matches!(breaker.reserve(clock, || 0.0).0, Gate::Pass));
+    }
+
+    #[test]
+    fn the_clock_is_read_only_for_what_is_configured() {
+        let cancel = CancelPolicy::FailureAfter(SECOND);
+        for (config, admissions, successes) in [
+            (config(), 0, 0),
+            (config().window(Window::Time(SECOND)), 0, 1),
+            (config().slow_calls(SECOND, 1.0), 1, 1),
+            (config().cancel(cancel), 1, 0),
+            (config().cancel(cancel).window(Window::Time(SECOND)), 1, 1),
+        ] {
+            let breaker = breaker(config);
+            let readings = std::cell::Cell::new(0);
+            let clock = || {
+                readings.set(readings.get() + 1);
+                SECOND
+            };
+            // More than wait in the word beside the lock: some of them take it.
+            for _ in 0..2_000 {
+                readings.set(0);
+                let permit = breaker.admit(false, clock, || 0.0).0.unwrap();
+                assert_eq!(readings.replace(0), admissions);
+                let _ = breaker.report(permit, Outcome::Success, clock, || 0.0);
+                assert_eq!(readings.get(), successes);
+            }
+            assert_eq!(breaker.stats().succeeded, 2_000);
+        }
+    }
+
+    #[test]
+    fn a_reading_from_before_others_is_refused_all_the_same() {
+        let breaker = opened(config());
+        for now in [9 * SECOND, 3 * SECOND, ZERO] {
+            let refused = admit(&breaker, now).unwrap_err();
+            assert_eq!((refused.reason, refused.retry_after), (Reason::Open, Some(10 * SECOND - now)));
+        }
+        assert!(admit(&breaker, 10 * SECOND).is_ok());
+        assert_eq!(admit(&breaker, 3 * SECOND).unwrap_err().reason, Reason::Probing);
+    }
+
+    #[test]
+    fn disabled_breaker_counts_and_decides_nothing() {
+        let breaker = breaker(config().mode(Mode::Disabled).consecutive_failures(1));
+        for outcome in [Outcome::Failure, Outcome::Success, Outcome::Neutral, Outcome::Cancelled] {
+            assert_eq!(call(&breaker, outcome, SECOND), None);
+        }
+        let stats = breaker.stats();
+        assert_eq!((stats.succeeded, stats.failed, stats.neutral, stats.in_flight), (1, 1, 2, 0));
+        assert_eq!((stats.state, stats.window, stats.stale), (State::Disabled, Counts::default(), 0));
     }
 }

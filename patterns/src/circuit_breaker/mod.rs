@@ -1,14 +1,15 @@
 //! Stops calling a peer that fails, and finds out gently when it is back.
 //!
 //! **When.** A peer that is down or drowning makes every caller wait and keeps itself from recovering. A breaker answers at
-//! once instead. To try again after single failures, see a retry; to bound what a slow peer holds, a bulkhead.
+//! once instead. To try again after single failures, see [`retry`](mod@crate::retry); to bound what a slow peer holds, a
+//! [`semaphore`](crate::semaphore); to cut off a single call, [`timeout`](crate::timeout).
 //! **What.** While *closed*, calls flow and their outcomes are counted over a sliding window. Too many failures, too many slow
 //! calls or too many failures in a row *open* it: calls are refused with the time that remains. After the open time a few
 //! probes run (*half-open*); enough successes close it, and failures open it for longer.
 //! **How.** M. Nygard, *Release It!* (2007), with what practice added: a window that really slides, probes that cannot be
 //! lost, results that count only for the state that admitted them, neutral outcomes for calls that say nothing about the
-//! peer, exponential open times with full jitter. One mutex around a pure machine; no task, and no clock reading unless the
-//! configuration needs one.
+//! peer, exponential open times with full jitter. One mutex around a pure machine, and beside it a word that says what needs
+//! neither: to admit while calls flow, to book a success, to refuse until a time that is known. No task runs.
 //!
 //! ```
 //! use seawall::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerLayer, State, Window};
@@ -33,6 +34,8 @@
 //! # }).unwrap();
 //! ```
 //!
+//! As a plain value it is a [`CircuitBreakerHandle`].
+//!
 //! ```text
 //!                failure rate · slow rate · failures in a row
 //! ┌────────┐ ─────────────────────────────────────────────────► ┌──────┐
@@ -44,6 +47,9 @@
 //!                                         └───────────┘ ─────────────────────────────────┘
 //! by hand, from any state, until told otherwise: forced open · forced closed · disabled · observing; `reset` ─► closed
 //! ```
+//!
+//! A reset also forgets the window and the results of calls that are under way, and is told as a transition even where the
+//! breaker was closed.
 //!
 //! | setting | default | why |
 //! |---|---|---|
@@ -64,12 +70,16 @@
 //! | `seawall_circuit_breaker_state` | by `state`: 1 for the one it is in |
 //! | `seawall_circuit_breaker_transitions_total` | `from`, `to` and `cause` |
 //!
-//! **Cost.** An admitted call allocates nothing, a refused one its error. The clock is read only where the configuration needs
-//! it: for a window over time, for slow calls, for [`CancelPolicy::FailureAfter`].
+//! **Cost.** A call to a healthy peer takes no lock and allocates nothing: two looks at the word, two counters, and one more
+//! owner of the breaker while it is under way. The clock is read only where the configuration needs it: once for a window over
+//! time, once more for slow calls or [`CancelPolicy::FailureAfter`]. A failure takes the lock, and so does a success that may
+//! trip the breaker, is slow, or is the first in a tenth of a window over time. While the breaker is open, a refusal takes no
+//! lock either; it reads the clock and allocates its error.
 //!
 //! **Do not** share one breaker between peers: the worst of them closes the door to all. Do not count what is the caller's own
 //! fault, such as a "not found": bad requests would cut off the good ones. Do not put retries inside: the breaker would see
-//! one call where the peer saw three.
+//! one call where the peer saw three. Do not take it for a timeout: a peer that never answers never fails, unless something
+//! below cuts the call off, or something above does and [`CancelPolicy::FailureAfter`] is set.
 //!
 //! **In a stack.** Inside the retry, so that it sees attempts; outside the attempt's timeout, so that it sees that one as a
 //! failure. With the only timeout outside of it, set [`CancelPolicy::FailureAfter`].
