@@ -83,6 +83,12 @@ async fn a_bad_flag_is_a_usage_error_that_names_it() {
         ("--node-id 1 --join http://127.0.0.1:7101", "--node-id"),
         ("--bootstrap", "--node-id"),
         ("--node-id 1 --bootstrap --listen nowhere", "--listen"),
+        ("--node-id 1 --bootstrap --client-limit-by colour --client-rate 1", "--client-limit-by"),
+        ("--node-id 1 --bootstrap --client-limit-by address", "--client-rate"),
+        ("--node-id 1 --bootstrap --client-rate 5", "--client-limit-by"),
+        ("--node-id 1 --bootstrap --client-limit-by address --client-rate 0", "--client-rate"),
+        ("--node-id 1 --bootstrap --client-limit-by address --client-rate many", "--client-rate"),
+        ("--node-id 1 --bootstrap --client-limit-by api-key --client-rate 5000 --client-burst 1", "--client-burst"),
     ] {
         refused(&data, words, 2, &[part]).await;
     }

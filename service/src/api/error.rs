@@ -34,6 +34,8 @@ pub enum ApiError {
     Unknown { detail: String },
     /// A read found no quorum in time. Reads have no outcome.
     Unavailable { detail: String, retry_after: Option<Duration> },
+    /// This client asks for more than it may; nothing of the request was read.
+    Limited { retry_after: Duration },
     /// A handler failed in a way that nobody foresaw.
     Internal,
 }
@@ -76,7 +78,8 @@ impl ApiError {
             | Self::ConditionFailed { .. }
             | Self::Conflict { .. }
             | Self::Misdirected { .. }
-            | Self::NotApplied { .. } => Some("not_applied"),
+            | Self::NotApplied { .. }
+            | Self::Limited { .. } => Some("not_applied"),
             Self::NotFound { .. }
             | Self::NoSuchRoute { .. }
             | Self::NotAcceptable { .. }
@@ -103,6 +106,9 @@ impl ApiError {
             Self::Unknown { .. } => ("unknown", "The outcome of the write is unknown", StatusCode::SERVICE_UNAVAILABLE),
             Self::Unavailable { .. } => {
                 ("unavailable", "The read cannot be served now", StatusCode::SERVICE_UNAVAILABLE)
+            }
+            Self::Limited { .. } => {
+                ("too-many-requests", "This client sends too many requests", StatusCode::TOO_MANY_REQUESTS)
             }
             Self::Internal => ("internal", "The node failed", StatusCode::INTERNAL_SERVER_ERROR),
         };
@@ -144,6 +150,10 @@ impl ApiError {
             Self::NotApplied { detail, retry_after } | Self::Unavailable { detail, retry_after } => {
                 problem.detail = detail;
                 problem.retry_after_ms = Some(millis(retry_after.unwrap_or(RETRY_AFTER)));
+            }
+            Self::Limited { retry_after } => {
+                "this node answers no more requests of this client for now".clone_into(&mut problem.detail);
+                problem.retry_after_ms = Some(millis(retry_after));
             }
             Self::NoSuchRoute { detail, .. }
             | Self::Conflict { detail }
@@ -243,6 +253,7 @@ mod tests {
         ] {
             let after = Duration::from_nanos(nanos);
             let expected = |status, outcome: &str| (status, outcome.to_owned(), seconds.to_owned(), millis);
+            assert_eq!(refusal(ApiError::Limited { retry_after: after }), expected(429, "not_applied"));
             let write = CoordinatorError::NotApplied { reason: reason(), retry_after: Some(after) };
             assert_eq!(refusal(write), expected(503, "not_applied"));
             let read = CoordinatorError::Unavailable { reason: reason(), retry_after: Some(after) };

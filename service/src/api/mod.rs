@@ -3,6 +3,7 @@
 //! The router is a stack of tower-http layers, each with its reason in [`router`]. Bodies are bounded where they are read
 //! (`extract.rs`), because the refusal must name the field that is too large.
 
+mod client_limit;
 mod cluster;
 mod compat;
 mod error;
@@ -11,6 +12,7 @@ mod health;
 mod limits;
 mod strong;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +37,7 @@ use crate::coordinator::{Coordinator, Forwarding};
 use crate::peer::{LocalNode, NodeId};
 use crate::topology::Heartbeats;
 
+pub(crate) use client_limit::ClientLimits;
 pub(crate) use error::ApiError;
 
 /// Names a request in logs, here and at the node it is forwarded to.
@@ -56,6 +59,7 @@ pub struct Api {
     pub(crate) metrics: Option<PrometheusHandle>,
     pub(crate) clock: Clock,
     pub(crate) bodies: Bodies,
+    pub(crate) client_limits: Option<ClientLimits>,
 }
 
 /// Bounds the memory that request bodies take while they arrive and are worked on.
@@ -146,11 +150,11 @@ impl Readiness {
     }
 }
 
-/// The public router.
-pub fn router(api: Api) -> Router {
+/// The public router, for a connection of the client at `from`.
+pub fn router(api: Api, from: SocketAddr) -> Router {
     let stack = ServiceBuilder::new()
         // First, so that a header with a secret is marked before anything can log it.
-        .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, header::COOKIE]))
+        .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, header::COOKIE, client_limit::API_KEY]))
         // Every request has an id, the client's or a new one, and the answer carries it back.
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
@@ -168,19 +172,24 @@ pub fn router(api: Api) -> Router {
         .layer(from_fn_with_state(api.clock.clone(), limits::deadline));
 
     let key = get(strong::get).put(strong::put).delete(strong::delete).fallback(strong::not_allowed);
-    Router::new()
+    let mut router = Router::new()
         .route("/v1/strong/{key}", key)
         .route("/v1/strong/", axum::routing::any(strong::empty_key))
         .route("/get/{key}", get(compat::get))
         .route("/set", post(compat::set))
         .route("/cluster/status", get(cluster::status))
         .route("/cluster/members", post(cluster::add_member))
+        .route("/", get(cluster::index))
+        .fallback(no_such_route);
+    if let Some(limits) = &api.client_limits {
+        router = limits.before(router, from);
+    }
+    router
+        // Past the limit: who probes and scrapes is nobody's client, and a node that refuses it looks ill.
         .route("/health/live", get(health::live))
         .route("/health/startup", get(health::startup))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
-        .route("/", get(cluster::index))
-        .fallback(no_such_route)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(stack)
         .with_state(api)

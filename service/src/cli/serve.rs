@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::{CliError, Exit};
 use crate::clock::Clock;
-use crate::config::{Formation, NodeConfig};
+use crate::config::{ClientLimit, Formation, LimitBy, NodeConfig};
 use crate::consensus::{self, ConsensusConfig, DEFAULT_KEEP_ENTRIES, DEFAULT_SNAPSHOT_EVERY_ENTRIES};
 use crate::node::Node;
 use crate::peer::NodeId;
@@ -81,6 +81,20 @@ pub struct ServeArgs {
     #[arg(long, env = "SEAWALL_SNAPSHOT_EVERY", value_name = "ENTRIES", default_value_t = DEFAULT_SNAPSHOT_EVERY_ENTRIES,
           value_parser = clap::value_parser!(u64).range(1..))]
     pub snapshot_every: u64,
+
+    /// Limit what each client may ask of this node, and what makes requests those of one client: the address they come
+    /// from, or their X-Api-Key header (not verified; without one, the address). What is beyond the limit is answered 429
+    /// with Retry-After and not applied; /health and /metrics are never limited. Off by default
+    #[arg(long, env = "SEAWALL_CLIENT_LIMIT_BY", value_name = "WHAT", value_enum, requires = "client_rate")]
+    pub client_limit_by: Option<LimitBy>,
+
+    /// Requests a second of one client, on average
+    #[arg(long, env = "SEAWALL_CLIENT_RATE", value_name = "REQUESTS", requires = "client_limit_by")]
+    pub client_rate: Option<u32>,
+
+    /// Requests of one client at once: no more in any BURST / RATE seconds. By default those of one second
+    #[arg(long, env = "SEAWALL_CLIENT_BURST", value_name = "REQUESTS", requires = "client_limit_by")]
+    pub client_burst: Option<u32>,
 
     /// How log lines are written to standard error
     #[arg(long, env = "SEAWALL_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
@@ -164,7 +178,13 @@ impl ServeArgs {
             data_dir: self.data_dir.clone(),
             formation,
             consensus,
+            client_limit: self.client_limit(),
         })
+    }
+
+    fn client_limit(&self) -> Option<ClientLimit> {
+        let (by, rate) = self.client_limit_by.zip(self.client_rate)?;
+        Some(ClientLimit { by, rate_per_second: rate, burst: self.client_burst.unwrap_or(rate) })
     }
 }
 
@@ -277,6 +297,25 @@ mod tests {
     fn a_cluster_is_formed_or_joined_in_one_way_only() {
         for both in ["--bootstrap --join http://127.0.0.1:7101", "--bootstrap --nodes 1=127.0.0.1:7201"] {
             assert!(parse(&format!("serve --node-id 1 --data-dir d {both}")).is_err(), "{both}");
+        }
+    }
+
+    #[test]
+    fn clients_are_limited_only_when_it_is_said_by_what_and_how_much() {
+        let limit =
+            |words: &str| parse(&format!("serve --node-id 1 --data-dir d {words}")).map(|args| args.client_limit());
+        assert_eq!(limit("").unwrap(), None);
+        let by_key = ClientLimit { by: LimitBy::ApiKey, rate_per_second: 100, burst: 100 };
+        assert_eq!(limit("--client-limit-by api-key --client-rate 100").unwrap(), Some(by_key));
+        let by_address = ClientLimit { by: LimitBy::Address, rate_per_second: 100, burst: 5 };
+        let given = limit("--client-limit-by address --client-rate 100 --client-burst 5");
+        assert_eq!(given.unwrap(), Some(by_address));
+        for (words, missing) in [
+            ("--client-limit-by address", "--client-rate"),
+            ("--client-rate 100", "--client-limit-by"),
+            ("--client-burst 100", "--client-limit-by"),
+        ] {
+            assert!(limit(words).unwrap_err().to_string().contains(missing), "{words}");
         }
     }
 

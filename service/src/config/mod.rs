@@ -27,7 +27,33 @@ pub struct NodeConfig {
     pub formation: Formation,
     /// Heartbeats, elections, snapshots. Its node id and directory are filled in at the start.
     pub consensus: ConsensusConfig,
+    /// How much each client may ask of this node; `None` for as much as it likes.
+    pub client_limit: Option<ClientLimit>,
 }
+
+/// How much each client of a node may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientLimit {
+    /// What makes two requests those of one client.
+    pub by: LimitBy,
+    /// Requests a second on average, from 1 to [`MAX_CLIENT_REQUESTS`].
+    pub rate_per_second: u32,
+    /// Requests at once, from 1 to [`MAX_CLIENT_REQUESTS`] and at least a thousandth of the rate: in any `burst / rate`
+    /// seconds no more are answered.
+    pub burst: u32,
+}
+
+/// What makes two requests those of one client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LimitBy {
+    /// The address they come from (of IPv6, its first 64 bits: one client may choose the others).
+    Address,
+    /// The text of their `X-Api-Key` header, which is not verified; without one, the address.
+    ApiKey,
+}
+
+/// The highest rate and burst of a [`ClientLimit`]: more than any node answers is no limit.
+pub const MAX_CLIENT_REQUESTS: u32 = 1_000_000;
 
 /// How a node with an empty data directory comes to belong to a cluster. One that has data ignores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +108,17 @@ impl NodeConfig {
         let settings = ConsensusConfig { node_id: self.node_id.unwrap_or(1), ..self.consensus.clone() };
         if let Err(error) = settings.check() {
             mistakes.push(format!("--{}", error.to_string().replacen('_', "-", 2)));
+        }
+        if let Some(limit) = self.client_limit {
+            for (flag, value) in [("--client-rate", limit.rate_per_second), ("--client-burst", limit.burst)] {
+                if !(1..=MAX_CLIENT_REQUESTS).contains(&value) {
+                    mistakes.push(format!("{flag} is {value}, but must be from 1 to {MAX_CLIENT_REQUESTS}"));
+                }
+            }
+            if u64::from(limit.burst) * 1000 < u64::from(limit.rate_per_second) {
+                let least = limit.rate_per_second.div_ceil(1000);
+                mistakes.push(format!("--client-burst is {}, but must be at least {least} at this rate", limit.burst));
+            }
         }
         if mistakes.is_empty() { Ok(()) } else { Err(Mistakes(mistakes)) }
     }
@@ -145,6 +182,7 @@ mod tests {
             data_dir: "data".into(),
             formation,
             consensus: ConsensusConfig::new(1, "data"),
+            client_limit: None,
         }
     }
 
@@ -161,12 +199,21 @@ mod tests {
         config.listen = ([0, 0, 0, 0], 7101).into();
         config.peer_advertise = Some("example.org:7201".to_owned());
         config.consensus.heartbeat_interval = std::time::Duration::from_millis(400);
+        config.client_limit = Some(ClientLimit { by: LimitBy::Address, rate_per_second: 0, burst: u32::MAX });
         let text = config.check().unwrap_err().to_string();
-        for part in
-            ["--listen 0.0.0.0:7101", "--peer-advertise", "--nodes does not name node 1", "--election-timeout-min"]
-        {
+        for part in [
+            "--listen 0.0.0.0:7101",
+            "--peer-advertise",
+            "--nodes does not name node 1",
+            "--election-timeout-min",
+            "--client-rate is 0",
+            "--client-burst is 4294967295",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
+        config.client_limit = Some(ClientLimit { by: LimitBy::Address, rate_per_second: 1001, burst: 1 });
+        let text = config.check().unwrap_err().to_string();
+        assert!(text.contains("--client-burst is 1, but must be at least 2"), "{text}");
     }
 
     #[test]

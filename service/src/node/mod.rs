@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Api, Bodies, Readiness, router};
+use crate::api::{Api, Bodies, ClientLimits, Readiness, router};
 use crate::client::{Client, ClientError};
 use crate::clock::Clock;
 use crate::config::{Formation, Mistakes, NodeConfig};
@@ -161,12 +161,14 @@ impl Node {
             metrics,
             clock: clock.clone(),
             bodies: Bodies::default(),
+            client_limits: config.client_limit.map(ClientLimits::new).transpose().map_err(OpenError::Config)?,
         };
         let listening = |flag, address| move |source| NodeError::Listen { flag, address, source };
         let peer = listen(peer_socket, local.clone(), replica.inbound(), clock.clone())
             .map_err(listening("--peer-listen", config.peer_listen))?;
-        let api = Listener::start(api_socket, CancellationToken::new(), clock.clone(), move |_| router(api.clone()))
-            .map_err(listening("--listen", config.listen))?;
+        let api =
+            Listener::start(api_socket, CancellationToken::new(), clock.clone(), move |from| router(api.clone(), from))
+                .map_err(listening("--listen", config.listen))?;
         tracing::info!(node = id, api = %api.address(), peers = %peer.address(), action = "start", "node started");
 
         let stop = CancellationToken::new();
