@@ -1,6 +1,12 @@
 //! What each of our layers allocates, counted: nothing on the happy path, one boxed error for a refusal.
 
+use std::future::{Future, poll_fn, ready};
+use std::pin::pin;
+use std::task::Poll;
+
+use seawall::{SemaphoreConfig, SemaphoreLayer};
 use seawall_benches::{BoxError, Runtimes, cases};
+use tower::{Layer, Service, ServiceExt, service_fn};
 
 fn allocations(of: impl Fn(&str) -> bool) -> Result<Vec<(String, f64)>, BoxError> {
     let runtimes = Runtimes::new()?;
@@ -28,6 +34,30 @@ fn a_refusal_allocates_at_most_its_boxed_error() {
     for (case, allocations) in counted {
         assert!(allocations <= 1.0, "{case}: {allocations}");
     }
+}
+
+#[test]
+fn a_wait_for_a_permit_allocates_nothing() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let layer = SemaphoreLayer::new(SemaphoreConfig::new("bench", 1)).unwrap();
+    let semaphore = layer.handle();
+    let mut service = layer.layer(service_fn(|()| ready(Ok::<_, BoxError>(()))));
+    let mut waits = |times: u32| {
+        runtime.block_on(async {
+            for _ in 0..times {
+                let held = semaphore.try_acquire().unwrap();
+                let mut call = pin!(service.ready().await.unwrap().call(()));
+                // Far enough to have its timer.
+                assert!(poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await.is_pending());
+                drop(held);
+                call.await.unwrap();
+            }
+        });
+    };
+    waits(100);
+    let idle = allocation_counter::measure(|| waits(0)).count_total;
+    let waited = allocation_counter::measure(|| waits(100)).count_total;
+    assert_eq!(waited, idle);
 }
 
 #[test]

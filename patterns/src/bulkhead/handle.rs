@@ -192,8 +192,11 @@ impl BulkheadHandle {
         if !config.partitions.iter().map(|partition| &partition.name).eq(self.names.iter()) {
             return Err(InvalidConfig::new("partitions", config.partitions, "named and ordered as it was made with"));
         }
-        self.room.update(config.mode, &rules(&config), config.max_wait);
+        let before = self.room.set(config.mode, &rules(&config), config.max_wait);
         *current = config;
+        // Not under the lock: whom this wakes may ask for the configuration.
+        drop(current);
+        self.room.settle(before);
         Ok(())
     }
 

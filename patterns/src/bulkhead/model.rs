@@ -192,7 +192,8 @@ fn run(order: Order, shares: [u32; 2], steps: &[Step]) -> Result<(), TestCaseErr
                 changed = true;
                 model.rules.limit = *limit;
                 model.rules.shares = vec![*a, *b, 0];
-                permits.update(&model.rules);
+                permits.set(&model.rules);
+                permits.settle();
                 let (limit, shares) = (*limit, [*a, *b, 0]);
                 model.refuse(Reason::Never, |of| shares.iter().sum::<u32>() - shares[of] >= limit);
             }

@@ -168,8 +168,11 @@ impl SemaphoreHandle {
         if new.waiting != config.waiting {
             return Err(InvalidConfig::new("waiting", new.waiting, "what it was made with"));
         }
-        self.room.update(new.mode, &rules(&new), new.max_wait);
+        let before = self.room.set(new.mode, &rules(&new), new.max_wait);
         *config = new;
+        // Not under the lock: whom this wakes may ask for the configuration.
+        drop(config);
+        self.room.settle(before);
         Ok(())
     }
 

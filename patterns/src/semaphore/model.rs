@@ -209,13 +209,15 @@ fn run(order: Order, steps: &[Step]) -> Result<(), TestCaseError> {
             }
             Step::Resize(limit) => {
                 model.rules.limit = *limit;
-                permits.update(&model.rules);
+                permits.set(&model.rules);
+                permits.settle();
                 let limit = *limit;
                 model.refuse(Reason::Never, |count| count > limit);
             }
             Step::Room(max_waiting) => {
                 model.rules.max_waiting = *max_waiting;
-                permits.update(&model.rules);
+                permits.set(&model.rules);
+                permits.settle();
             }
             Step::Close => {
                 permits.close();

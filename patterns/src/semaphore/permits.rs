@@ -315,8 +315,9 @@ impl Permits {
         }
     }
 
-    /// Changes the rules; does not wait. Who now waits for more than there will ever be is refused.
-    pub fn update(&self, rules: &Rules) {
+    /// Changes the rules, for newcomers at once; wakes nobody. Those who wait learn of it when they are
+    /// [settled](Self::settle).
+    pub fn set(&self, rules: &Rules) {
         let mut lines = self.lines.lock();
         lines.order = rules.order;
         lines.max_waiting = rules.max_waiting;
@@ -327,7 +328,11 @@ impl Permits {
             line.waiters.set_capacity(rules.max_waiting);
         }
         self.change(|word| word.with_limit(rules.limit).with(Word::ROOM, rules.max_waiting > 0));
-        self.refuse(lines, |waiter, most| (waiter.count > most).then_some(Reason::Never));
+    }
+
+    /// Refuses who waits for more than there will ever be, and gives what is free to those who are next.
+    pub fn settle(&self) {
+        self.refuse(self.lines.lock(), |waiter, most| (waiter.count > most).then_some(Reason::Never));
     }
 
     /// Gives nothing out any more and refuses all who wait. What is in use comes back as ever.

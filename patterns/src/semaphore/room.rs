@@ -134,21 +134,28 @@ impl Room {
         }
     }
 
-    /// Changes what can be changed live.
-    pub(crate) fn update(&self, mode: Mode, rules: &Rules, max_wait: Duration) {
+    /// Changes what can be changed live; wakes nobody. The limit before.
+    pub(crate) fn set(&self, mode: Mode, rules: &Rules, max_wait: Duration) -> u32 {
         let from = self.permits.limit();
         // ORDERING: Relaxed, as in `enter`.
         self.max_wait.store(nanos(max_wait), Ordering::Relaxed);
         self.account.set_mode(mode);
-        self.permits.update(rules);
-        if mode != Mode::Enforce {
+        self.permits.set(rules);
+        self.limit.with(|gauge| gauge.set(f64::from(rules.limit)));
+        from
+    }
+
+    /// Tells those who wait, after a change of the limit `from` what it was before.
+    pub(crate) fn settle(&self, from: u32) {
+        self.permits.settle();
+        if self.account.mode() != Mode::Enforce {
             // The mode lets them through.
             self.permits.dismiss(Reason::Full);
         }
-        self.limit.with(|gauge| gauge.set(f64::from(rules.limit)));
-        if from != rules.limit {
+        let limit = self.permits.limit();
+        if from != limit {
             let (pattern, name) = (self.account.pattern(), self.account.name());
-            telemetry::limit_changed(pattern, name, from, rules.limit, self.permits.in_use());
+            telemetry::limit_changed(pattern, name, from, limit, self.permits.in_use());
         }
     }
 

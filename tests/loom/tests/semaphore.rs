@@ -60,6 +60,11 @@ fn acquire_late(permits: &Permits, units: Units) -> Result<(), Reason> {
     }
 }
 
+fn resize(permits: &Permits, limit: u32) {
+    permits.set(&rules(limit));
+    permits.settle();
+}
+
 /// All permits are back and nobody waits.
 fn quiescent(permits: &Permits) {
     assert_eq!(permits.in_use(), 0, "a permit was lost");
@@ -206,7 +211,7 @@ fn a_shrunk_limit_is_kept_once_the_debt_is_paid() {
     check("S7 shrink beside release and acquire", Threads::Three, 100, || {
         let permits = taken(2);
         let (shrinker, giver) = (permits.clone(), permits.clone());
-        let shrinks = thread::spawn(move || shrinker.update(&rules(1)));
+        let shrinks = thread::spawn(move || resize(&shrinker, 1));
         let gives = thread::spawn(move || {
             giver.give(ONE);
             giver.give(ONE);
@@ -226,7 +231,7 @@ fn a_shrunk_limit_refuses_who_waits_for_more() {
     check("S7 shrink beside a heavy waiter", Threads::Three, 50, || {
         let permits = taken(2);
         let (shrinker, giver) = (permits.clone(), permits.clone());
-        let shrinks = thread::spawn(move || shrinker.update(&rules(1)));
+        let shrinks = thread::spawn(move || resize(&shrinker, 1));
         let gives = thread::spawn(move || giver.give(Units::of(2)));
         match acquire(&permits, Units::of(2)) {
             Ok(()) => permits.give(Units::of(2)),
@@ -244,7 +249,7 @@ fn growth_wakes_enough() {
         let permits = taken(1);
         let waiter = |permits: Arc<Permits>| move || acquire(&permits, ONE).unwrap();
         let waiters = [(); 2].map(|()| thread::spawn(waiter(permits.clone())));
-        permits.update(&rules(3));
+        resize(&permits, 3);
         for waiter in waiters {
             waiter.join().unwrap();
         }
