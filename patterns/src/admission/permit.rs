@@ -1,6 +1,7 @@
 //! One admitted call.
 
 use std::fmt;
+use std::mem;
 
 use super::admit::Core;
 use crate::counts::Ended;
@@ -69,9 +70,10 @@ impl<C: Core> Permit<C> {
     /// Runs the inner service; if it panics, the call has failed.
     #[inline]
     pub(crate) fn within<R>(&mut self, f: impl FnOnce() -> R) -> R {
-        self.ended = Some(Ended::Failed);
+        // A guard and no mark before and after: a permit that was just written to is slow to move.
+        let panics = FailedUnless(self);
         let result = f();
-        self.ended = Some(Ended::Neutral);
+        mem::forget(panics);
         result
     }
 
@@ -89,6 +91,15 @@ impl<C: Core> Permit<C> {
     /// Ends the call as a failure.
     pub fn failed(mut self) {
         self.answered(false);
+    }
+}
+
+/// Marks the call as failed when it is dropped, which is when the inner service panics.
+struct FailedUnless<'a, C: Core>(&'a mut Permit<C>);
+
+impl<C: Core> Drop for FailedUnless<'_, C> {
+    fn drop(&mut self) {
+        self.0.answered(false);
     }
 }
 
