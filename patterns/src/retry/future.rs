@@ -26,14 +26,12 @@ pin_project! {
     {
         #[pin]
         state: State<S::Future, S::Response, S::Error>,
-        // What a retry needs; `None` if there can be none.
-        spare: Option<Spare<S, Request>>,
+        // What a retry needs: a clone of the service and a copy of the request. Either both are there, or neither.
+        service: Option<S>,
+        request: Option<Request>,
         call: Call<P>,
     }
 }
-
-/// A clone of the service and a copy of the request.
-type Spare<S, Request> = (S, Request);
 
 pin_project! {
     #[project = StateProj]
@@ -59,8 +57,8 @@ where
     S: Service<Request>,
 {
     #[inline]
-    pub(super) fn new(future: S::Future, spare: Option<Spare<S, Request>>, call: Call<P>) -> Self {
-        Self { state: State::Calling { future }, spare, call }
+    pub(super) fn new(future: S::Future, service: Option<S>, request: Option<Request>, call: Call<P>) -> Self {
+        Self { state: State::Calling { future }, service, request, call }
     }
 
     /// Attempts that were sent so far, the first included; after the result, all of them.
@@ -85,10 +83,10 @@ where
 {
     /// Makes the first attempt of a service that needs no readiness.
     pub(super) fn first(mut service: S, shared: &Arc<Shared<P>>) -> Self {
-        let _now = clock::enter();
-        let (future, call) = shared.start(|| service.call(()));
-        let spare = shared.core.retries_at_all().then_some((service, ()));
-        Self::new(future, spare, call)
+        let entered = clock::enter();
+        let (future, call) = shared.start(entered.now(), || service.call(()));
+        let again = shared.core.retries_at_all();
+        Self::new(future, again.then_some(service), again.then_some(()), call)
     }
 }
 
@@ -108,7 +106,7 @@ where
             let next = match this.state.as_mut().project() {
                 StateProj::Calling { future } => {
                     let result = ready!(call.step(|| future.poll(cx)));
-                    let Some((_, request)) = this.spare.as_ref() else {
+                    let Some(request) = this.request.as_ref() else {
                         call.unjudged(result.is_ok());
                         break result.map_err(Into::into);
                     };
@@ -123,7 +121,9 @@ where
                     State::Readying { last: last.take() }
                 }
                 StateProj::Readying { last } => {
-                    let Some((service, request)) = this.spare.as_mut() else { return Poll::Pending };
+                    let (Some(service), Some(request)) = (this.service.as_mut(), this.request.as_ref()) else {
+                        return Poll::Pending;
+                    };
                     let stop = match call.step(|| deadline::suspended(|| service.poll_ready(cx))) {
                         Poll::Ready(Ok(())) => match call.in_time().map(|()| call.policy().clone_request(request)) {
                             Ok(Some(copy)) => {
@@ -151,7 +151,8 @@ where
         };
         // Future, clone and copy go now and not when somebody drops this one: with them goes what they hold.
         this.state.set(State::Done);
-        *this.spare = None;
+        *this.service = None;
+        *this.request = None;
         Poll::Ready(output)
     }
 }

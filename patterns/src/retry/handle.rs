@@ -428,13 +428,12 @@ impl Core {
 }
 
 impl<P> Shared<P> {
-    /// Opens the account of a call that starts now, and makes its first attempt.
+    /// Opens the account of a call that starts at `started`, which is now, and makes its first attempt.
     ///
     /// The account is written after the attempt was made, straight to where it stays: writing a byte of it just before it is
     /// moved would hold up the move for as long as an atomic operation takes.
     #[inline]
-    pub(super) fn start<R>(self: &Arc<Self>, first: impl FnOnce() -> R) -> (R, Call<P>) {
-        let started = clock::now();
+    pub(super) fn start<R>(self: &Arc<Self>, started: Duration, first: impl FnOnce() -> R) -> (R, Call<P>) {
         let core = &self.core;
         if let Some(balance) = core.budget.budget.deposit(started) {
             core.metrics.with(|metrics| metrics.balance.set(balance));
@@ -682,13 +681,19 @@ impl<P> Call<P> {
         self.ended = true;
         self.shared.core.end(ended);
     }
+
+    #[cold]
+    fn dropped(&mut self) {
+        // A step that was not left in order has panicked, which is a failure of the inner service.
+        self.end(if self.stepping { Ended::Failed } else { Ended::Neutral });
+    }
 }
 
 impl<P> Drop for Call<P> {
+    #[inline]
     fn drop(&mut self) {
         if !self.ended {
-            // A step that was not left in order has panicked, which is a failure of the inner service.
-            self.end(if self.stepping { Ended::Failed } else { Ended::Neutral });
+            self.dropped();
         }
     }
 }

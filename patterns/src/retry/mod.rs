@@ -60,8 +60,9 @@
 //! | `seawall_retry_gave_up_total` | calls that would have been tried again, by `stop` as above |
 //! | `seawall_retry_budget_balance` | what is left of the budget |
 //!
-//! **Cost.** A call that needs no retry allocates what the copies of its request and of the service allocate, and nothing
-//! where the policy makes no copy.
+//! **Cost.** A call that needs no retry takes one reading of the clock, which the layers below share, and no lock. It
+//! allocates what the copies of its request and of the service allocate, and nothing where the policy makes no copy. A call
+//! whose first attempt fails allocates once for all of its retries: the timer and what the budget has granted.
 //!
 //! **Do not** retry at several levels of a call: three of three attempts each are 27 at the bottom. Do not retry what may not
 //! be applied twice, unless it certainly was not sent. Do not widen the budget to get through an outage: it is what keeps the

@@ -60,12 +60,12 @@ where
     #[inline]
     fn call(&mut self, request: Request) -> ResponseFuture<S, P, Request> {
         // Held to the end: what is below takes its time from this reading.
-        let _now = clock::enter();
+        let entered = clock::enter();
         let copy = if self.shared.core.retries_at_all() { self.shared.policy.clone_request(&request) } else { None };
         // The clone is for retries; the readied service makes the first attempt, with what it holds in reserve.
-        let spare = copy.map(|copy| (self.inner.clone(), copy));
-        let (future, call) = self.shared.start(|| self.inner.call(request));
-        ResponseFuture::new(future, spare, call)
+        let spare = copy.is_some().then(|| self.inner.clone());
+        let (future, call) = self.shared.start(entered.now(), || self.inner.call(request));
+        ResponseFuture::new(future, spare, copy, call)
     }
 }
 

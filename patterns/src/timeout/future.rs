@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
 
 use super::handle::Running;
-use crate::error::{BoxError, Rejected};
+use crate::error::{BoxError, Elapsed, Rejected};
 
 pin_project! {
     /// A call that runs within its limit, or was refused.
@@ -61,7 +61,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         let output = match state.as_mut().project() {
-            StateProj::Running { future, mut timer, running } => match running.step(|| future.poll(cx)) {
+            StateProj::Running { future, timer, running } => match running.step(|| future.poll(cx)) {
                 Poll::Ready(result) => match result.map_err(Into::into) {
                     Err(error) if running.cut_below(&error) => Err(running.elapsed().into()),
                     result => {
@@ -69,19 +69,10 @@ where
                         result
                     }
                 },
-                Poll::Pending => {
-                    let Some(deadline) = running.deadline() else { return Poll::Pending };
-                    if timer.is_none() {
-                        timer.set(Some(sleep_until(deadline.instant())));
-                    }
-                    let fired = timer.as_pin_mut().is_some_and(|timer| timer.poll(cx).is_ready());
-                    // A timer is never ready in a task that has used up its share of the scheduler's turn, and a busy inner
-                    // future may use it up in every poll. The clock tells the truth then.
-                    if !fired && !deadline.has_passed() {
-                        return Poll::Pending;
-                    }
-                    Err(running.elapsed().into())
-                }
+                Poll::Pending => match running.poll_limit(timer, cx) {
+                    Poll::Ready(elapsed) => Err(elapsed.into()),
+                    Poll::Pending => return Poll::Pending,
+                },
             },
             StateProj::Refused { error } => match error.take() {
                 Some(error) => Err(error),
@@ -95,6 +86,21 @@ where
         // The inner future goes now and not when somebody drops this one: with it goes what it holds.
         state.set(State::Done);
         Poll::Ready(output)
+    }
+}
+
+impl Running {
+    /// The call is pending: until the limit is reached. Apart from the poll, which is short without it where it is not needed.
+    #[inline(never)]
+    fn poll_limit(&mut self, mut timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<Elapsed> {
+        let Some(deadline) = self.deadline() else { return Poll::Pending };
+        if timer.is_none() {
+            timer.set(Some(sleep_until(deadline.instant())));
+        }
+        let fired = timer.as_pin_mut().is_some_and(|timer| timer.poll(cx).is_ready());
+        // A timer is never ready in a task that has used up its share of the scheduler's turn, and a busy inner future may use
+        // it up in every poll. The clock tells the truth then.
+        if fired || deadline.has_passed() { Poll::Ready(self.elapsed()) } else { Poll::Pending }
     }
 }
 

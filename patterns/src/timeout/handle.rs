@@ -105,8 +105,8 @@ impl TimeoutHandle {
         F: Future<Output = Result<T, E>>,
         E: Into<BoxError>,
     {
-        let _now = clock::enter();
-        match self.run(|| future) {
+        let entered = clock::enter();
+        match self.run(entered.now(), || future) {
             Ok((future, running)) => ResponseFuture::running(future, running),
             Err(rejected) => ResponseFuture::refused(rejected),
         }
@@ -166,15 +166,15 @@ impl TimeoutHandle {
         self.shared.metrics.rebind(metrics(&self.shared.name));
     }
 
-    /// Opens the account of a call and makes it, or refuses it because its deadline has passed.
+    /// Opens the account of a call that starts at `started`, which is now, and makes it, or refuses it because its deadline has passed.
     ///
     /// The account is written after the call was made, straight to where it stays: writing a byte of it just before it is
     /// moved would hold up the move for as long as an atomic operation takes.
     #[inline]
-    pub(super) fn run<R>(&self, call: impl FnOnce() -> R) -> Result<(R, Running), Rejected> {
+    pub(super) fn run<R>(&self, started: Duration, call: impl FnOnce() -> R) -> Result<(R, Running), Rejected> {
         let shared = &self.shared;
         // ORDERING: Relaxed, pairs with nothing; see `update`.
-        let terms = Terms::new(Setting::unpack(shared.setting.load(Ordering::Relaxed)));
+        let terms = Terms::new(Setting::unpack(shared.setting.load(Ordering::Relaxed)), started);
         if terms.limits.is_some_and(|limits| limits.deadline.nanos() <= limits.started) {
             self.late(terms)?;
         }
@@ -238,8 +238,8 @@ struct Limits {
 
 impl Limits {
     #[inline]
-    fn new(setting: Setting, ambient: Option<Deadline>) -> Self {
-        let started = clock::nanos(clock::now());
+    fn new(setting: Setting, started: Duration, ambient: Option<Deadline>) -> Self {
+        let started = clock::nanos(started);
         let limit = Overrides::current().timeout(setting.scope).map_or(setting.limit_nanos, clock::nanos);
         let own = Deadline::at_nanos(started.saturating_add(limit));
         // Of two that end together the own limit is named: it would have fired without the other.
@@ -260,10 +260,10 @@ struct Terms {
 
 impl Terms {
     #[inline]
-    fn new(setting: Setting) -> Self {
+    fn new(setting: Setting, started: Duration) -> Self {
         let limits = match setting.mode {
             Mode::Disabled => None,
-            Mode::Enforce | Mode::Observe => Some(Limits::new(setting, Deadline::current())),
+            Mode::Enforce | Mode::Observe => Some(Limits::new(setting, started, Deadline::current())),
         };
         Self { limits, enforced: setting.mode == Mode::Enforce }
     }
@@ -353,14 +353,20 @@ impl Running {
         self.ended = true;
         self.shared.end(ended);
     }
+
+    #[cold]
+    fn dropped(&mut self) {
+        // A step that was not left in order has panicked, which is a failure of the inner service. Whether the thread is
+        // unwinding now says less: the caller may have caught the panic, or may be unwinding for reasons of its own.
+        self.end(if self.stepping { Ended::Failed } else { Ended::Neutral });
+    }
 }
 
 impl Drop for Running {
+    #[inline]
     fn drop(&mut self) {
         if !self.ended {
-            // A step that was not left in order has panicked, which is a failure of the inner service. Whether the thread is
-            // unwinding now says less: the caller may have caught the panic, or may be unwinding for reasons of its own.
-            self.end(if self.stepping { Ended::Failed } else { Ended::Neutral });
+            self.dropped();
         }
     }
 }

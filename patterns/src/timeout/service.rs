@@ -42,8 +42,8 @@ where
     #[inline]
     fn call(&mut self, request: Request) -> ResponseFuture<S::Future> {
         // Held to the end: what is below takes its time from this reading.
-        let _now = clock::enter();
-        match self.handle.run(|| self.inner.call(request)) {
+        let entered = clock::enter();
+        match self.handle.run(entered.now(), || self.inner.call(request)) {
             Ok((future, running)) => ResponseFuture::running(future, running),
             Err(rejected) => {
                 // The inner service was readied for a call that is not made: what it holds in reserve goes back at once.
