@@ -12,8 +12,8 @@ pub struct Bar {
     pub case: &'static str,
     /// Which figure of it.
     pub figure: Figure,
-    /// The peer whose figure of the same case ours is divided by; without one, the bound is a time or a count.
-    pub peer: Option<&'static str>,
+    /// The rows, by group and case, whose figures together ours is divided by; without any, the bound is a time or a count.
+    pub of: &'static [(&'static str, &'static str)],
     /// The bound.
     pub at_most: f64,
 }
@@ -30,19 +30,29 @@ pub enum Figure {
 }
 
 /// Every bound on the layers that are measured here.
-pub const BARS: [Bar; 14] = [
+pub const BARS: [Bar; 27] = [
     // Three allocations, two locks and four readings of the clock are not needed to count a call.
-    one_thread("circuit_breaker closed", "tower-resilience", 1.0 / 8.0),
+    one_thread("circuit_breaker closed", &[("tower-resilience", "circuit_breaker closed")], 1.0 / 8.0),
     // The peer that tries hardest not to make threads wait.
-    Bar { case: "circuit_breaker closed", figure: Figure::TwoThreads, peer: Some("recloser"), at_most: 1.0 },
+    two_threads("circuit_breaker closed", &[("recloser", "circuit_breaker closed")], 1.0),
     // Two readings of the clock are the price of knowing what is slow.
-    one_thread("circuit_breaker closed slow calls", "tower-resilience", 0.4),
-    nanos("circuit_breaker time window", 100.0),
+    one_thread("circuit_breaker closed slow calls", &[("tower-resilience", "circuit_breaker closed slow calls")], 0.4),
+    one_thread("circuit_breaker time window", &[], 100.0),
     // Refusing is what a breaker is for: it must cost less than whatever it protects.
-    one_thread("circuit_breaker open", "tower-resilience", 0.5),
-    nanos("circuit_breaker open", 100.0),
-    one_thread("retry", "tower", 0.75),
-    one_thread("timeout", "tower", 0.75),
+    one_thread("circuit_breaker open", &[("tower-resilience", "circuit_breaker open")], 0.5),
+    one_thread("circuit_breaker open", &[], 100.0),
+    one_thread("retry", &[("tower", "retry")], 0.75),
+    one_thread("timeout", &[("tower", "timeout")], 0.75),
+    // What the names, the counts and the refusals of ours may add.
+    one_thread("semaphore", &[("tower", "semaphore")], 1.2),
+    two_threads("semaphore", &[("tower", "semaphore")], 1.0),
+    one_thread("bulkhead", &[("tower", "bulkhead")], 1.2),
+    two_threads("bulkhead", &[("tower", "bulkhead")], 1.0),
+    // Refusing is for when there is no time to lose.
+    one_thread("semaphore full", &[], 100.0),
+    one_thread("bulkhead full", &[], 100.0),
+    // Where a window is wanted and not a rate, it may cost twice as much.
+    one_thread("sliding_window", &[("seawall", "token_bucket")], 2.0),
     allocations("circuit_breaker closed", 0.0),
     allocations("circuit_breaker closed slow calls", 0.0),
     allocations("circuit_breaker time window", 0.0),
@@ -50,18 +60,24 @@ pub const BARS: [Bar; 14] = [
     allocations("circuit_breaker open", 1.0),
     allocations("retry", 0.0),
     allocations("timeout", 0.0),
+    allocations("semaphore", 0.0),
+    allocations("semaphore full", 1.0),
+    allocations("bulkhead", 0.0),
+    allocations("bulkhead full", 1.0),
+    allocations("sliding_window", 0.0),
+    allocations("sliding_window log", 0.0),
 ];
 
-const fn one_thread(case: &'static str, peer: &'static str, at_most: f64) -> Bar {
-    Bar { case, figure: Figure::OneThread, peer: Some(peer), at_most }
+const fn one_thread(case: &'static str, of: &'static [(&'static str, &'static str)], at_most: f64) -> Bar {
+    Bar { case, figure: Figure::OneThread, of, at_most }
 }
 
-const fn nanos(case: &'static str, at_most: f64) -> Bar {
-    Bar { case, figure: Figure::OneThread, peer: None, at_most }
+const fn two_threads(case: &'static str, of: &'static [(&'static str, &'static str)], at_most: f64) -> Bar {
+    Bar { case, figure: Figure::TwoThreads, of, at_most }
 }
 
 const fn allocations(case: &'static str, at_most: f64) -> Bar {
-    Bar { case, figure: Figure::Allocations, peer: None, at_most }
+    Bar { case, figure: Figure::Allocations, of: &[], at_most }
 }
 
 /// A [`Bar`] beside what was measured.
@@ -71,7 +87,7 @@ pub struct Verdict {
     pub bar: Bar,
     /// The case, with the size of its request.
     pub case: String,
-    /// Our figure, divided by the peer's if there is one.
+    /// Our figure, divided by the peers' if there are any.
     pub measured: f64,
 }
 
@@ -84,16 +100,24 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Bar { figure, peer, at_most, .. } = self.bar;
+        let Bar { figure, of, at_most, .. } = self.bar;
         let figure = match figure {
             Figure::OneThread => "ns",
             Figure::TwoThreads => "ns, 2 threads",
             Figure::Allocations => "allocations",
         };
-        let of = peer.map_or_else(String::new, |peer| format!("of {peer}"));
+        let of = match of {
+            [] => String::new(),
+            // Of the same case, which is named already, unless it is another.
+            [(group, case)] if *case == self.bar.case => format!("of {group}"),
+            several => {
+                let rows: Vec<_> = several.iter().map(|(group, case)| format!("{group} {case}")).collect();
+                format!("of {}", rows.join(" + "))
+            }
+        };
         let met = if self.is_met() { "met" } else { "NOT MET" };
         let case = &self.case;
-        write!(f, "{case:<40} {figure:<14} {:>8.3} {of:<20} at most {at_most:<6.3} {met}", self.measured)
+        write!(f, "{case:<40} {figure:<14} {:>8.3} {of:<22} at most {at_most:<6.3} {met}", self.measured)
     }
 }
 
@@ -103,10 +127,12 @@ pub fn verdicts(rows: &[Row]) -> Vec<Verdict> {
     let judge = |bar: &Bar, suffix: &str| {
         let case = format!("{}{suffix}", bar.case);
         let ours = bar.figure.of(find("seawall", &case)?);
-        let unit = match bar.peer {
-            Some(peer) => bar.figure.of(find(peer, &case)?),
-            None => 1.0,
+        // What takes no request has one row for both sizes.
+        let unit = |&(group, case): &(&str, &str)| {
+            find(group, &format!("{case}{suffix}")).or_else(|| find(group, case)).map(|row| bar.figure.of(row))
         };
+        let units = bar.of.iter().map(unit).collect::<Option<Vec<f64>>>()?;
+        let unit = if units.is_empty() { 1.0 } else { units.iter().sum() };
         Some(Verdict { bar: *bar, case, measured: ours / unit })
     };
     let sizes = [u64::SUFFIX, Wide::SUFFIX];

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::future::{Future, Ready, ready};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use failsafe::futures::CircuitBreaker as _;
 use seawall::circuit_breaker::{Outcome, Window};
+use seawall::sliding_window::{self, Algorithm, SlidingWindowConfig, SlidingWindowLayer};
 use seawall::{
     BulkheadConfig, BulkheadLayer, CircuitBreakerConfig, CircuitBreakerLayer, Rejected, RetryConfig, RetryErrors,
     RetryLayer, SemaphoreConfig, SemaphoreLayer, TimeoutConfig, TimeoutLayer,
@@ -22,7 +24,7 @@ use tower_resilience::circuitbreaker::{CircuitBreakerError, SlidingWindowType};
 use tower_resilience::retry::RetryBudgetBuilder;
 
 use crate::BoxError;
-use crate::drive::{Calls, Echo, Readings, Request, Runtimes, Wide, Work};
+use crate::drive::{Calls, Checks, Echo, Readings, Request, Runtimes, Wide, Work};
 
 /// The window of the breakers that count calls.
 const WINDOW_CALLS: u32 = 100;
@@ -105,6 +107,10 @@ impl fmt::Debug for Case {
 /// Everything that is measured, those of one name beside each other.
 pub fn cases() -> Vec<Case> {
     let mut cases = vec![Case::new("baseline", "Instant::now".to_owned(), CALLS, || Ok(Readings))];
+    cases.push(Case::new("governor", "check".to_owned(), CALLS, || {
+        let rate = governor::Quota::per_second(NonZeroU32::MAX);
+        Ok(Checks(Arc::new(governor::RateLimiter::direct(rate))))
+    }));
     cases_with::<u64>(&mut cases);
     cases_with::<Wide>(&mut cases);
     cases
@@ -261,6 +267,10 @@ fn cases_with<R: Request>(cases: &mut Vec<Case>) {
     cases.extend([
         answered::<R, _>("seawall", name, || Ok(BulkheadLayer::new(BulkheadConfig::new("bench", LIMIT))?.layer(Echo))),
         answered::<R, _>("tower", name, || Ok(ConcurrencyLimitLayer::new(LIMIT as usize).layer(Echo))),
+        answered::<R, _>("tower-resilience", name, || {
+            let builder = tower_resilience::bulkhead::BulkheadLayer::builder();
+            Ok(builder.max_concurrent_calls(LIMIT as usize).build()?.layer(Echo))
+        }),
     ]);
 
     let name = "bulkhead full";
@@ -281,6 +291,22 @@ fn cases_with<R: Request>(cases: &mut Vec<Case>) {
         answered::<R, _>("tower-resilience", name, || {
             let builder = tower_resilience::timelimiter::TimeLimiterLayer::builder();
             Ok(builder.timeout_duration(NEVER).build().layer(Echo))
+        }),
+    ]);
+
+    windows::<R>(cases);
+}
+
+fn windows<R: Request>(cases: &mut Vec<Case>) {
+    cases.extend([
+        answered::<R, _>("seawall", "sliding_window", || {
+            let config = SlidingWindowConfig::new("bench", sliding_window::MAX_LIMIT, WINDOW_TIME);
+            Ok(SlidingWindowLayer::new(config)?.layer(Echo))
+        }),
+        // A million calls take longer than the window, so that none is refused; the log holds those of the last millisecond.
+        answered::<R, _>("seawall", "sliding_window log", || {
+            let config = SlidingWindowConfig::new("bench", 1_000_000, Duration::from_millis(1));
+            Ok(SlidingWindowLayer::new(config.algorithm(Algorithm::Log))?.layer(Echo))
         }),
     ]);
 }

@@ -136,6 +136,18 @@ impl Work for Readings {
     }
 }
 
+/// Checks of governor's rate limiter, which is a value and no service.
+#[derive(Clone)]
+pub(crate) struct Checks(pub(crate) Arc<governor::DefaultDirectRateLimiter>);
+
+impl Work for Checks {
+    async fn run(&mut self, calls: u64) {
+        for number in 0..calls {
+            assert!(self.0.check().is_ok(), "governor refused call {number}");
+        }
+    }
+}
+
 /// The runtimes on which everything is measured.
 #[derive(Debug)]
 pub struct Runtimes {

@@ -31,7 +31,8 @@
 //!   need both processors at the same time. The ratios of one run suffer less than its times.
 //! - The tail: a median hides what one call in a hundred takes.
 //! - Metrics and logs.
-//! - What a layer does besides. tower's `Retry` has no account of its calls, backon no budget; recloser and failsafe know
+//! - What a layer does besides. governor's `check` stands by itself, with no service below and no account; tower's
+//!   `Retry` reads the clock and takes its budget's lock once a call, as ours reads it once, but has no account of its calls, backon no budget; recloser and failsafe know
 //!   neither slow calls nor cancelled ones; failsafe's `circuit_breaker closed` counts failures in a row, since it has a rate
 //!   over time only. tower-resilience's window over calls does not slide (`tests/peers.rs`).
 //! - `tower-resilience` over a time window goes through all calls in the window at each call, so that its figure grows with

@@ -21,7 +21,7 @@ fn refuses(case: &str) -> bool {
 #[test]
 fn the_happy_path_of_every_layer_allocates_nothing() {
     let counted = allocations(|case| !refuses(case)).unwrap();
-    assert_eq!(counted.len(), 14, "seven cases, two sizes of the request: {counted:?}");
+    assert_eq!(counted.len(), 18, "nine cases, two sizes of the request: {counted:?}");
     for (case, allocations) in counted {
         assert_eq!(allocations, 0.0, "{case}");
     }
