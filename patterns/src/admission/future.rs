@@ -12,6 +12,7 @@ use tower_service::Service;
 use super::admit::{Core, Gate, Wait};
 use super::patience::Patience;
 use super::permit::Permit;
+use super::policy::{AtAnswer, End};
 use crate::clock;
 use crate::deadline;
 use crate::error::{BoxError, Rejected};
@@ -20,13 +21,14 @@ pin_project! {
     /// A call through a limit: under way, in line, or refused. Dropping it drops the call of the inner service, then the
     /// permit, or gives up the place in line.
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<S, A, Req>
+    pub struct ResponseFuture<S, A, Req, E = AtAnswer>
     where
         S: Service<Req>,
         A: Gate,
     {
         #[pin]
         state: State<S::Future, A::Wait, A::Core, S, Req>,
+        end: E,
     }
 }
 
@@ -34,7 +36,7 @@ pin_project! {
     #[project = StateProjection]
     enum State<F, W, C: Core, S, Req> {
         // The inner future is dropped before the permit is given back.
-        Running { #[pin] future: F, permit: Permit<C> },
+        Running { #[pin] future: F, permit: Option<Permit<C>> },
         Waiting { #[pin] wait: W, call: Option<(S, Req)> },
         // Its turn has come → the clone is polled ready.
         Readying { permit: Option<Permit<C>>, service: S, request: Option<Req>, patience: Patience, #[pin] timer: Option<Sleep> },
@@ -43,42 +45,44 @@ pin_project! {
     }
 }
 
-impl<S, A, Req> ResponseFuture<S, A, Req>
+impl<S, A, Req, E> ResponseFuture<S, A, Req, E>
 where
     S: Service<Req>,
     A: Gate,
 {
     #[inline]
-    pub(super) fn running(future: S::Future, permit: Permit<A::Core>) -> Self {
-        Self { state: State::Running { future, permit } }
+    pub(super) fn running(future: S::Future, permit: Permit<A::Core>, end: E) -> Self {
+        Self { state: State::Running { future, permit: Some(permit) }, end }
     }
 
-    pub(super) fn waiting(wait: A::Wait, service: S, request: Req) -> Self {
-        Self { state: State::Waiting { wait, call: Some((service, request)) } }
+    pub(super) fn waiting(wait: A::Wait, service: S, request: Req, end: E) -> Self {
+        Self { state: State::Waiting { wait, call: Some((service, request)) }, end }
     }
 
-    pub(super) fn refused(rejected: Rejected) -> Self {
-        Self { state: State::Refused { rejected: Some(rejected) } }
+    pub(super) fn refused(rejected: Rejected, end: E) -> Self {
+        Self { state: State::Refused { rejected: Some(rejected) }, end }
     }
 }
 
-impl<S, A, Req> Future for ResponseFuture<S, A, Req>
+impl<S, A, Req, E> Future for ResponseFuture<S, A, Req, E>
 where
     S: Service<Req>,
     S::Error: Into<BoxError>,
     A: Gate,
+    E: End<S::Response, S::Error, A::Core>,
 {
-    type Output = Result<S::Response, BoxError>;
+    type Output = Result<E::Response, BoxError>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
+        let this = self.project();
+        let mut state = this.state;
         let output = loop {
             let next = match state.as_mut().project() {
                 StateProjection::Running { future, permit } => {
-                    let result = ready!(permit.within(|| future.poll(cx)));
-                    permit.answered(result.is_ok());
-                    break result.map_err(Into::into);
+                    let Some(running) = permit else { return Poll::Pending };
+                    let result = ready!(running.within(|| future.poll(cx)));
+                    break this.end.end(result, permit);
                 }
                 StateProjection::Waiting { mut wait, call } => {
                     let granted = ready!(wait.as_mut().poll(cx));
@@ -104,7 +108,7 @@ where
                             // One reading of the clock for the layers below, which are called here and not from above.
                             let _now = clock::enter();
                             let future = permit.within(|| service.call(request));
-                            State::Running { future, permit }
+                            State::Running { future, permit: Some(permit) }
                         }
                         Poll::Pending => {
                             let reason = ready!(patience.poll(timer, cx));
@@ -135,7 +139,7 @@ where
     }
 }
 
-impl<S, A, Req> fmt::Debug for ResponseFuture<S, A, Req>
+impl<S, A, Req, E> fmt::Debug for ResponseFuture<S, A, Req, E>
 where
     S: Service<Req>,
     A: Gate,

@@ -35,7 +35,7 @@ pub use self::{
     future::{Acquire, ResponseFuture, Run},
     layer::LimitLayer,
     permit::Permit,
-    policy::{Cost, OneUnit},
+    policy::{AtAnswer, Cost, End, OneUnit},
     service::Limited,
 };
 pub(crate) use self::{

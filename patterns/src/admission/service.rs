@@ -10,23 +10,25 @@ use tower_service::Service;
 use super::admit::{Admit, Decision, Gate, Reserved};
 use super::future::ResponseFuture;
 use super::permit::Permit;
+use super::policy::{AtAnswer, End};
 use crate::clock;
 use crate::error::BoxError;
 use crate::mode::Waiting;
 
 /// A service behind a limit.
-pub struct Limited<S, A: Gate> {
+pub struct Limited<S, A: Gate, E = AtAnswer> {
     inner: S,
     gate: A,
+    end: E,
     /// What the next call spends; only where callers wait in readiness.
     reserved: Option<Permit<A::Core>>,
     /// The place in line of a service that is not ready; likewise.
     queued: Option<Pin<Box<A::Wait>>>,
 }
 
-impl<S, A: Gate> Limited<S, A> {
-    pub(super) fn new(inner: S, gate: A) -> Self {
-        Self { inner, gate, reserved: None, queued: None }
+impl<S, A: Gate, E> Limited<S, A, E> {
+    pub(super) fn new(inner: S, gate: A, end: E) -> Self {
+        Self { inner, gate, end, reserved: None, queued: None }
     }
 
     /// The service below.
@@ -53,15 +55,16 @@ impl<S, A: Gate> Limited<S, A> {
     }
 }
 
-impl<S, A, Req> Service<Req> for Limited<S, A>
+impl<S, A, E, Req> Service<Req> for Limited<S, A, E>
 where
     S: Service<Req> + Clone,
     S::Error: Into<BoxError>,
     A: Admit<Req>,
+    E: End<S::Response, S::Error, A::Core> + Clone,
 {
-    type Response = S::Response;
+    type Response = E::Response;
     type Error = BoxError;
-    type Future = ResponseFuture<S, A, Req>;
+    type Future = ResponseFuture<S, A, Req, E>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
@@ -88,21 +91,21 @@ where
             Decision::Admitted(permit) => {
                 let mut permit = permit.start();
                 let future = permit.within(|| self.inner.call(request));
-                ResponseFuture::running(future, permit)
+                ResponseFuture::running(future, permit, self.end.clone())
             }
             Decision::Wait(wait) => {
                 self.release_inner();
-                ResponseFuture::waiting(wait, self.inner.clone(), request)
+                ResponseFuture::waiting(wait, self.inner.clone(), request, self.end.clone())
             }
             Decision::Refused(rejected) => {
                 self.release_inner();
-                ResponseFuture::refused(rejected)
+                ResponseFuture::refused(rejected, self.end.clone())
             }
         }
     }
 }
 
-impl<S: Clone, A: Gate> Limited<S, A> {
+impl<S: Clone, A: Gate, E> Limited<S, A, E> {
     /// Gives back whatever the inner service has reserved for the call that is not made now.
     fn release_inner(&mut self) {
         let fresh = self.inner.clone();
@@ -110,14 +113,14 @@ impl<S: Clone, A: Gate> Limited<S, A> {
     }
 }
 
-impl<S: Clone, A: Gate + Clone> Clone for Limited<S, A> {
+impl<S: Clone, A: Gate + Clone, E: Clone> Clone for Limited<S, A, E> {
     /// Shares the limit; a reservation is never copied.
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), self.gate.clone())
+        Self::new(self.inner.clone(), self.gate.clone(), self.end.clone())
     }
 }
 
-impl<S: fmt::Debug, A: Gate + fmt::Debug> fmt::Debug for Limited<S, A> {
+impl<S: fmt::Debug, A: Gate + fmt::Debug, E> fmt::Debug for Limited<S, A, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Limited").field("inner", &self.inner).field("gate", &self.gate).finish_non_exhaustive()
     }

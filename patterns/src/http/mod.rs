@@ -3,8 +3,8 @@
 //! **When.** A server puts layers around its handlers, and its framework wants a response and no error. Or a call is not over
 //! when its response head is there: the body may be long, and may break off.
 //! **What.** [`RejectedToResponseLayer`] answers errors with the status that [`status_of`] names and with `Retry-After`.
-//! [`ToBodyEnd`] makes a circuit breaker wait for the body before it takes a call for a success; [`GuardedBody`] does the same
-//! for any other guard. [`ByStatus`] tells good responses from bad ones.
+//! [`ToBodyEnd`] makes a circuit breaker wait for the body before it takes a call for a success, [`WithBody`] makes a limit keep
+//! the permit of a call as long; [`GuardedBody`] holds any other guard. [`ByStatus`] tells good responses from bad ones.
 //! **How.** RFC 9110 (§10.2.3 `Retry-After`, §15.6 the 5xx) and RFC 6585 (§4, 429). Every future and body has a name; nothing
 //! is boxed.
 //!
@@ -54,6 +54,6 @@ pub use self::{
     body::{BodyEnd, BodyGuard, GuardedBody, Held},
     future::ResponseFuture,
     layer::RejectedToResponseLayer,
-    policy::{ByStatus, EmptyBody, Problem, StatusOf, ToBodyEnd, retry_after, status_of},
+    policy::{ByStatus, EmptyBody, Problem, StatusOf, ToBodyEnd, WithBody, retry_after, status_of},
     service::RejectedToResponse,
 };

@@ -8,6 +8,7 @@ use ::http::{Request, Response, StatusCode};
 use ::http_body::Body;
 
 use super::body::GuardedBody;
+use crate::admission::{Core, End, Permit};
 use crate::circuit_breaker::{Admission, ByError, Classify, Conclude, Outcome};
 use crate::error::{BoxError, Elapsed, Reason, Rejected, find};
 use crate::retry::{Attempt, Decision, RetryPolicy};
@@ -214,6 +215,59 @@ where
                     admission.finish(outcome);
                 }
                 result.map(|response| response.map(GuardedBody::unguarded))
+            }
+        }
+    }
+}
+
+/// A limit gives the permit of a call back when its response body has been read; for
+/// [`LimitLayer::end`](crate::admission::LimitLayer::end) of any limit.
+///
+/// A complete body is a success, an error in it a failure; one that is dropped before its end is neutral.
+///
+/// # Example
+/// ```
+/// use axum::body::Body;
+/// use http::Response;
+/// use http_body_util::BodyExt;
+/// use seawall::http::WithBody;
+/// use seawall::{BoxError, SemaphoreConfig, SemaphoreLayer};
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let downloads = SemaphoreLayer::new(SemaphoreConfig::new("downloads", 8))?;
+/// let files = service_fn(|()| async { Ok::<_, BoxError>(Response::new(Body::from("a film"))) });
+///
+/// let response = downloads.clone().end(WithBody).layer(files).oneshot(()).await?;
+/// assert_eq!(downloads.handle().available(), 7);
+/// response.into_body().collect().await?;
+/// assert_eq!(downloads.handle().available(), 8);
+/// # Ok::<_, BoxError>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WithBody;
+
+impl<B, E, C> End<Response<B>, E, C> for WithBody
+where
+    B: Body,
+    E: Into<BoxError>,
+    C: Core,
+{
+    type Response = Response<GuardedBody<B, Permit<C>>>;
+
+    fn end(&self, result: Result<Response<B>, E>, permit: &mut Option<Permit<C>>) -> Result<Self::Response, BoxError> {
+        match result {
+            Ok(response) => Ok(response.map(|body| match permit.take() {
+                Some(permit) => GuardedBody::new(body, permit),
+                None => GuardedBody::unguarded(body),
+            })),
+            Err(error) => {
+                // In place, as at the end of any other call.
+                if let Some(permit) = permit {
+                    permit.answered(false);
+                }
+                Err(error.into())
             }
         }
     }

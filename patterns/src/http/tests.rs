@@ -23,8 +23,8 @@ use crate::circuit_breaker::{
     CancelPolicy, CircuitBreakerConfig, CircuitBreakerHandle, CircuitBreakerLayer, Outcome, State,
 };
 use crate::{
-    Attempt, BoxError, Decision, Reason, Rejected, RetryPolicy, SemaphoreConfig, SemaphoreHandle, TimeoutConfig,
-    TimeoutLayer, Transient,
+    Attempt, BoxError, Decision, Reason, Rejected, RetryPolicy, SemaphoreConfig, SemaphoreHandle, SemaphoreLayer,
+    TimeoutConfig, TimeoutLayer, Transient,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -239,10 +239,10 @@ fn waits_are_written_in_seconds_rounded_up() {
 }
 
 /// A body that does one step a poll.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Script(VecDeque<Step>);
 
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 enum Step {
     Data(&'static str),
     Trailers,
@@ -466,4 +466,27 @@ async fn a_permit_is_given_back_with_the_outcome_of_the_body() {
     assert_eq!(semaphore.available(), 1);
     let calls = semaphore.stats().calls;
     assert_eq!((calls.ok, calls.failed, calls.neutral, calls.in_flight), (1, 1, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_counts_a_call_until_its_body_has_been_read() {
+    let limit = SemaphoreLayer::new(SemaphoreConfig::new("api", 1).max_waiting(0)).unwrap();
+    let calls = || limit.handle().stats().calls;
+    let answer = |steps: &'static [Step]| {
+        let inner = service_fn(move |()| ready(Ok::<_, BoxError>(Script::response(steps))));
+        limit.clone().end(WithBody).layer(inner).oneshot(())
+    };
+    let read = answer(&[Step::Data("a"), Step::Wait]).await.unwrap();
+    let refused = answer(&[]).await.unwrap_err();
+    assert_eq!(Rejected::find(&*refused).unwrap().reason, Reason::Full, "the only permit is in the body");
+    read.into_body().collect().await.unwrap();
+    assert_eq!((calls().ok, calls().in_flight), (1, 0));
+
+    answer(&[Step::Error]).await.unwrap().into_body().collect().await.unwrap_err();
+    drop(answer(&[Step::Data("a")]).await.unwrap());
+    assert_eq!((calls().ok, calls().failed, calls().neutral, calls().in_flight), (1, 1, 1, 0));
+
+    let broken = service_fn(|()| ready(Err::<Response<Script>, BoxError>("no head".into())));
+    limit.clone().end(WithBody).layer(broken).oneshot(()).await.unwrap_err();
+    assert_eq!((calls().failed, calls().in_flight, limit.handle().available()), (2, 0, 1));
 }
