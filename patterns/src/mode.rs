@@ -48,6 +48,7 @@ pub enum Waiting {
     InCall,
     /// In readiness, for use under a balancer: the service is ready when it has reserved one unit for its next call, so
     /// that the balancer picks another endpoint meanwhile. Such a wait has no bound but the patience of its caller. Where
-    /// there is no place to wait, or the limit is closed, the service is ready and the call is refused.
+    /// there is no place to wait, or the limit is closed, the service is ready and the call is refused. A service that
+    /// has asked, and is then neither polled nor called nor dropped, keeps the unit that it was granted from all others.
     InReadiness,
 }

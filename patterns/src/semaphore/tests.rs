@@ -402,6 +402,53 @@ async fn outcomes_are_counted_once() {
     assert_eq!((calls.admitted, calls.ok, calls.failed, calls.neutral, calls.in_flight), (3, 1, 1, 1, 0));
 }
 
+/// Sixteen tasks on two workers, some of which give up at every poll, under a limit that changes meanwhile.
+#[test]
+fn no_more_run_than_may_whoever_gives_up() {
+    const TASKS: usize = 16;
+    const CALLS: usize = 200;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+    let semaphore = semaphore(config().limit(3).max_waiting(TASKS as u32).max_wait(3_600 * SECOND));
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    runtime.block_on(async {
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|task| {
+                let (semaphore, running, most) = (semaphore.clone(), running.clone(), most.clone());
+                tokio::spawn(async move {
+                    for call in 0..CALLS {
+                        let mut waiting = Box::pin(semaphore.acquire());
+                        if (task + call) % 3 == 0 && poll_now(waiting.as_mut()).is_pending() {
+                            tokio::task::yield_now().await;
+                            continue;
+                        }
+                        if (task + call) % 3 == 0 {
+                            continue;
+                        }
+                        let permit = waiting.await.unwrap();
+                        // ORDERING: SeqCst (all), so that a count too high is one that was there.
+                        most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        tokio::task::yield_now().await;
+                        running.fetch_sub(1, Ordering::SeqCst);
+                        permit.succeeded();
+                    }
+                })
+            })
+            .collect();
+        for limit in (1..=3).cycle().take(100) {
+            semaphore.resize(limit).unwrap();
+            tokio::task::yield_now().await;
+        }
+        semaphore.resize(3).unwrap();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+    assert!((1..=3).contains(&most.load(Ordering::SeqCst)), "{most:?}");
+    let stats = semaphore.stats();
+    assert_eq!((stats.in_use, stats.waiting, stats.calls.in_flight, stats.calls.rejected), (0, 0, 0, 0));
+    assert!(stats.calls.ok as usize >= TASKS * CALLS / 2);
+}
+
 #[test]
 fn futures_and_services_are_send() {
     fn send<T: Send>(_: &T) {}
