@@ -8,7 +8,7 @@ use pin_project_lite::pin_project;
 
 use super::handle::Admission;
 use super::policy::Conclude;
-use crate::error::{BoxError, Rejected};
+use crate::error::BoxError;
 
 pin_project! {
     /// The answer of the inner service, or the refusal. Dropping it counts as
@@ -25,7 +25,7 @@ pin_project! {
     #[project = CallProjection]
     #[derive(Debug)]
     enum Call<F, P> {
-        Refused { rejected: Option<BoxError> },
+        Refused { error: Option<BoxError> },
         Running { #[pin] future: F, admission: Option<Admission>, policy: P },
         Done,
     }
@@ -36,8 +36,8 @@ impl<F, P> ResponseFuture<F, P> {
         Self { call: Call::Running { future, admission: Some(admission), policy } }
     }
 
-    pub(super) fn refused(rejected: Rejected) -> Self {
-        Self { call: Call::Refused { rejected: Some(rejected.into()) } }
+    pub(super) fn refused(error: BoxError) -> Self {
+        Self { call: Call::Refused { error: Some(error) } }
     }
 }
 
@@ -51,8 +51,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut call = self.project().call;
         let output = match call.as_mut().project() {
-            CallProjection::Refused { rejected } => match rejected.take() {
-                Some(rejected) => Err(rejected),
+            CallProjection::Refused { error } => match error.take() {
+                Some(error) => Err(error),
                 None => return Poll::Pending,
             },
             CallProjection::Running { future, admission, policy } => {

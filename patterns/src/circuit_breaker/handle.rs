@@ -106,7 +106,7 @@ impl CircuitBreakerHandle {
     {
         match self.ask(false, clock::now) {
             Ok(admission) => ResponseFuture::running(future, admission, conclusion),
-            Err(refusal) => ResponseFuture::refused(self.rejected(refusal)),
+            Err(refusal) => ResponseFuture::refused(self.error(refusal)),
         }
     }
 
@@ -203,7 +203,12 @@ impl CircuitBreakerHandle {
 
     /// The error for the caller.
     #[inline(never)]
-    pub(super) fn rejected(&self, refusal: Refusal) -> Rejected {
+    pub(super) fn error(&self, refusal: Refusal) -> BoxError {
+        self.rejected(refusal).into()
+    }
+
+    #[inline]
+    fn rejected(&self, refusal: Refusal) -> Rejected {
         self.0.metrics.with(|metrics| metrics.calls.rejected(refusal.reason));
         let rejected = Rejected::new(PATTERN, self.0.name.clone(), refusal.reason);
         match refusal.retry_after {
@@ -352,7 +357,6 @@ impl Reservation {
     }
 
     /// The call for which the probe was reserved; `None` if it has expired.
-    #[inline(never)]
     pub(super) fn claim(mut self, now: std::time::Duration) -> Option<Admission> {
         let permit = self.permit.take()?;
         let permit = self.breaker.0.breaker.claim(permit, now)?;

@@ -12,7 +12,7 @@ use tower_service::Service;
 
 use super::config::OnOpen;
 use super::future::ResponseFuture;
-use super::handle::{CircuitBreakerHandle, Reservation};
+use super::handle::{Admission, CircuitBreakerHandle, Reservation};
 use super::policy::{AtOnce, Conclude, NeverRefuse, NoExemption};
 use crate::clock;
 use crate::error::BoxError;
@@ -53,7 +53,14 @@ impl<S, P, N> CircuitBreaker<S, P, N> {
         &self.inner
     }
 
+    /// The call for which a probe was reserved, if the reservation is still good.
+    #[cold]
+    fn claim(&mut self, entered: &mut Option<clock::Entered>) -> Option<Admission> {
+        self.reservation.take()?.claim(entered.get_or_insert_with(clock::enter).now())
+    }
+
     /// Waits until the breaker lets somebody in; reserves a probe if it is half-open.
+    #[inline(never)]
     fn poll_gate(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.reservation.as_ref().is_some_and(Reservation::holds) {
             return Poll::Ready(());
@@ -131,14 +138,13 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         // One reading for this layer and those below, taken only if the breaker asks for it.
         let mut entered = None;
-        let mut now = || entered.get_or_insert_with(clock::enter).now();
-        let reserved = match self.reservation.take() {
-            None => None,
-            Some(reservation) => reservation.claim(now()),
-        };
+        let reserved = if self.reservation.is_some() { self.claim(&mut entered) } else { None };
         let admission = match reserved {
             Some(admission) => Ok(admission),
-            None => self.handle.ask(self.exempt.never_refuse(&request), now),
+            None => {
+                let now = || entered.get_or_insert_with(clock::enter).now();
+                self.handle.ask(self.exempt.never_refuse(&request), now)
+            }
         };
         match admission {
             Ok(mut admission) => {
@@ -148,7 +154,7 @@ where
             }
             Err(refusal) => {
                 self.release_inner();
-                ResponseFuture::refused(self.handle.rejected(refusal))
+                ResponseFuture::refused(self.handle.error(refusal))
             }
         }
     }
