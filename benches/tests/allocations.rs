@@ -2,10 +2,14 @@
 
 use std::future::{Future, poll_fn, ready};
 use std::pin::pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
-use seawall::{SemaphoreConfig, SemaphoreLayer};
+use allocation_counter::measure;
+use seawall::{Backoff, RetryConfig, RetryErrors, RetryLayer, SemaphoreConfig, SemaphoreLayer};
 use seawall_benches::{BoxError, Runtimes, cases};
+use tokio::runtime::Builder;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 fn allocations(of: impl Fn(&str) -> bool) -> Result<Vec<(String, f64)>, BoxError> {
@@ -66,4 +70,38 @@ fn the_counter_counts() {
     let runtimes = Runtimes::new().unwrap();
     let boxed = cases().into_iter().find(|case| case.group == "tower-resilience" && case.case == "timeout").unwrap();
     assert!(boxed.allocations(&runtimes).unwrap() >= 1.0, "it boxes its future");
+}
+
+/// Fails as often as it is asked to, without an allocation: a box of nothing is none.
+#[derive(Debug)]
+struct Nothing;
+
+impl std::fmt::Display for Nothing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nothing")
+    }
+}
+
+impl std::error::Error for Nothing {}
+
+#[test]
+fn a_call_allocates_once_for_all_of_its_retries() {
+    let config = RetryConfig::new("peer").max_attempts(9).backoff(Backoff::constant(Duration::from_millis(10)));
+    let layer = RetryLayer::new(config, RetryErrors::all_idempotent()).unwrap();
+    let mut left = 0;
+    let failures = AtomicU32::new(0);
+    let mut service = layer.layer(service_fn(|()| {
+        let fails = failures.load(Ordering::Relaxed) > 0;
+        failures.fetch_sub(u32::from(fails), Ordering::Relaxed);
+        ready(if fails { Err(BoxError::from(Nothing)) } else { Ok(()) })
+    }));
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let mut counted = |fail: u32| {
+        failures.store(fail, Ordering::Relaxed);
+        left += fail;
+        measure(|| assert!(runtime.block_on(service.call(())).is_ok())).count_total
+    };
+    let idle = counted(0);
+    assert_eq!([1, 2, 3].map(|fail| counted(fail) - idle), [1, 1, 1]);
+    assert_eq!(layer.handle().stats().retries, u64::from(left));
 }
