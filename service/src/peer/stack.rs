@@ -45,9 +45,10 @@ const BULK_IN_FLIGHT: u32 = 1;
 /// Messages that wait for those: each keeps a chunk in memory.
 const BULK_WAITING: u32 = 8;
 
-/// Snapshots that may begin in any minute. A peer that is away costs about one a second, by the probes of its breaker, and
-/// must find room when it is back; what is beyond breaks off again and again, which Raft tries five times a second.
-const SNAPSHOT_STARTS: u32 = 120;
+/// Snapshots that may begin in any minute. A peer that is away costs up to about two a second, by the probes of its breaker,
+/// and must find room when it is back. One whose transfers break off again and again, which Raft repeats at once ten
+/// times and then five times a second, costs more.
+const SNAPSHOT_STARTS: u32 = 240;
 /// The window they are counted in.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
