@@ -274,6 +274,30 @@ mod tests {
     }
 
     #[test]
+    fn a_late_reading_of_the_clock_does_not_go_back_behind_the_end_of_the_open_time() {
+        // The word beside the lock still refused before 10 s when the machine had seen 11 s.
+        let breaker = breaker(config().slow_calls(60 * SECOND, 1.0));
+        let before = admit(&breaker, ZERO).unwrap();
+        (0..4).for_each(|_| _ = call(&breaker, Outcome::Failure, ZERO));
+        assert_eq!(admit(&breaker, 9 * SECOND).unwrap_err().retry_after, Some(SECOND));
+        assert_eq!(report(&breaker, before, Outcome::Neutral, 11 * SECOND), None);
+        assert!(admit(&breaker, 9 * SECOND).is_ok(), "the probe");
+        assert_eq!(breaker.state(), State::HalfOpen);
+    }
+
+    #[test]
+    fn a_late_reading_of_the_clock_counts_in_the_bucket_of_the_latest_one() {
+        // The word beside the lock still took successes for the first bucket when the machine had seen the end of it.
+        let breaker = breaker(config().window(Window::Time(10 * SECOND)));
+        call(&breaker, Outcome::Success, ZERO);
+        call(&breaker, Outcome::Neutral, 10 * SECOND);
+        call(&breaker, Outcome::Success, SECOND / 2);
+        call(&breaker, Outcome::Failure, 10 * SECOND);
+        let window = breaker.stats().window;
+        assert_eq!((window.calls, window.failed), (2, 1), "what came after 10 s were seen stays for ten buckets");
+    }
+
+    #[test]
     fn open_breaker_admits_one_probe() {
         let breaker = opened(config());
         let (probe, effect) = breaker.admit(false, || 10 * SECOND, || 0.0);

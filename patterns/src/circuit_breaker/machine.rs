@@ -112,10 +112,13 @@ impl Machine {
         }
     }
 
-    /// What needs no lock from now on.
+    /// What needs no lock from now on. An end that somebody has seen is not published: a caller who has read the clock before
+    /// would go back behind it.
     pub(super) fn notice(&self) -> Notice {
         let (way, until) = match (self.state(), &self.phase) {
-            (State::Open, Phase::Open { until }) if self.mode() == Mode::Enforce => (Way::Refuse, Some(*until)),
+            (State::Open, Phase::Open { until }) if self.mode() == Mode::Enforce && self.largest_now < *until => {
+                (Way::Refuse, Some(*until))
+            }
             (State::Disabled, _) => (Way::Pass, None),
             (State::Closed | State::ForcedClosed, _) => (self.way_of_successes(), self.window.until()),
             (State::Open | State::HalfOpen | State::ForcedOpen, _) => (Way::Ask, None),
@@ -133,7 +136,8 @@ impl Machine {
         let counts = self.window.counts();
         // Where a success is one of the first calls that make a rate, it can trip the breaker.
         let decides = counts.calls < u64::from(self.config.minimum_calls) && counts.failed + counts.slow > 0;
-        if self.state() == State::Closed && (decides || self.tripped(counts).is_some()) {
+        let in_next_bucket = self.window.until().is_some_and(|until| until <= self.largest_now);
+        if in_next_bucket || (self.state() == State::Closed && (decides || self.tripped(counts).is_some())) {
             Way::Admit
         } else if self.window.is_full_of_good() {
             // Its last call was good, so no failures in a row wait to be reset.

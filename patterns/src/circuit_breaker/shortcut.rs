@@ -20,11 +20,11 @@
 //! exchanged a second look at the word, fails then too. Generation and version are the lower 32 and 17 bits of what they
 //! count: a call would have to be under way for four billion changes of state, or a report be interrupted for exactly
 //! 131,072 turns of the lock between two of its instructions.
-
 //!
 //! **Time.** What is decided here is decided by the caller's own reading of the clock, which may be older than the largest that
-//! the machine has seen. No decision goes back by that: an open breaker whose time somebody has seen to be over is not open
-//! any more, and a success that ended before the newest bucket began is counted in that one, as the machine would.
+//! the machine has seen. No decision goes back by that: what ends at a time that the machine has seen is not published. So an
+//! open breaker whose time somebody has seen to be over refuses nobody here, and a success is counted in the newest bucket that
+//! anybody has seen begin, as the machine would.
 
 use std::time::Duration;
 
