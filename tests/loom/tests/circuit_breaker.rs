@@ -459,6 +459,31 @@ fn successes_of_a_window_by_time_are_all_counted() {
 }
 
 #[test]
+fn a_refusal_tells_the_time_of_the_state_that_refuses() {
+    // The reset publishes another end in the same place: that of a bucket, which for a window over calls never comes.
+    let outcomes = [Some((Reason::Open, Some(LATER))), None];
+    check_outcomes("B17 refusal beside a reset", Threads::Two, 10, outcomes, || {
+        let breaker = opened(config());
+        let reset = {
+            let breaker = breaker.clone();
+            thread::spawn(move || breaker.force(None, ZERO).transition)
+        };
+        let answer = admit(&breaker, ZERO).0;
+        assert!(reset.join().unwrap().is_some());
+        let refused = match answer {
+            Ok(permit) => {
+                assert_eq!(report(&breaker, permit, Outcome::Success, ZERO), None);
+                None
+            }
+            Err(refusal) => Some((refusal.reason, refusal.retry_after)),
+        };
+        let stats = quiescent(&breaker);
+        assert_eq!((stats.state, stats.admitted + stats.refused), (State::Closed, 3));
+        refused
+    });
+}
+
+#[test]
 fn a_believed_stale_result_would_be_seen() {
     planted(Bug::StaleGeneration, "stale_result_changes_nothing", "a stale result");
 }
@@ -481,4 +506,9 @@ fn a_word_that_is_not_taken_away_would_be_seen() {
 #[test]
 fn a_word_that_is_not_read_again_would_be_seen() {
     planted(Bug::WordNotReadAgain, "a_success_is_judged_and_counted_under_one_configuration", "no order of the steps");
+}
+
+#[test]
+fn an_end_of_another_state_would_be_seen() {
+    planted(Bug::WordNotReadAgain, "a_refusal_tells_the_time_of_the_state_that_refuses", "no order of the steps");
 }
