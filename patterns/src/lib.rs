@@ -6,6 +6,7 @@
 //! | a call failed by chance and may succeed if repeated | [`retry`](mod@retry) |
 //! | one slow peer holds all our tasks, and calls to the others fail with it | [`bulkhead`] |
 //! | more calls at once than what is behind them can bear | [`semaphore`] |
+//! | a peer takes so many calls a second, and a few at once | [`token_bucket`] |
 //! | at most so many calls in any hour | [`sliding_window`] |
 //! | one client must not use up what is there for all | [`keyed`] |
 //! | a call takes longer than its answer is worth | [`timeout`] |
@@ -51,6 +52,7 @@ mod striped;
 mod sync;
 mod telemetry;
 pub mod timeout;
+pub mod token_bucket;
 #[allow(dead_code, reason = "each limit takes what it needs")]
 mod waiters;
 
@@ -71,6 +73,7 @@ pub use sliding_window::{
     SlidingWindow, SlidingWindowConfig, SlidingWindowHandle, SlidingWindowLayer, SlidingWindowStats,
 };
 pub use timeout::{Timeout, TimeoutConfig, TimeoutHandle, TimeoutLayer, TimeoutScope, TimeoutStats};
+pub use token_bucket::{TokenBucket, TokenBucketConfig, TokenBucketHandle, TokenBucketLayer, TokenBucketStats};
 
 /// The README's code runs.
 #[cfg(doctest)]

@@ -12,6 +12,7 @@
 
 #![allow(dead_code, reason = "each pattern takes the kinds it needs")]
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::circuit_breaker::{State, Transition};
@@ -170,6 +171,22 @@ pub(crate) fn limit_changed(pattern: &str, name: &str, from: u32, to: u32, in_us
     tracing::info!(pattern, name, from, to, in_use, "limit changed");
     #[cfg(not(feature = "tracing"))]
     let _ = (pattern, name, from, to, in_use);
+}
+
+/// Logs that a rate limit was changed by hand: `from` and `to` are rate and burst.
+pub(crate) fn rate_changed(pattern: &str, name: &str, from: &impl fmt::Debug, to: &impl fmt::Debug, available: u32) {
+    #[cfg(feature = "tracing")]
+    tracing::info!(pattern, name, ?from, ?to, available, "rate changed");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (pattern, name, from, to, available);
+}
+
+/// Logs that a rate limit was emptied by hand of what was `available`.
+pub(crate) fn rate_drained(pattern: &str, name: &str, available: u32, waiting: usize) {
+    #[cfg(feature = "tracing")]
+    tracing::info!(pattern, name, available, waiting, "rate limit drained");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (pattern, name, available, waiting);
 }
 
 /// Logs that a limit was closed by hand: it refused those who waited, and those in use come back as ever.

@@ -203,6 +203,11 @@ impl<T> Waiters<T> {
         }
     }
 
+    /// Whom to wake for `key`, which stays where it is and sets its waker anew.
+    pub fn take_waker(&mut self, key: Key) -> Option<Waker> {
+        self.waiter_mut(key)?.waker.take()
+    }
+
     fn key(&self, slot: u32) -> Option<Key> {
         let arrival = self.slots.get(slot as usize)?.waiter.as_ref()?.arrival;
         Some(Key { slot, arrival })

@@ -9,9 +9,10 @@ use seawall::circuit_breaker::{CancelPolicy, OnOpen, Window};
 use seawall::keyed::{KeyedConfig, Quota};
 use seawall::semaphore::Order;
 use seawall::sliding_window::Algorithm;
+use seawall::token_bucket::Rate;
 use seawall::{
     Backoff, BulkheadConfig, CircuitBreakerConfig, Jitter, Mode, RetryBudgetConfig, RetryConfig, SemaphoreConfig,
-    SlidingWindowConfig, TimeoutConfig, Waiting,
+    SlidingWindowConfig, TimeoutConfig, TokenBucketConfig, Waiting,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -44,6 +45,7 @@ fn a_configuration_survives_its_file() {
     let quota = Quota::sliding_window(20, second);
     survives(KeyedConfig::new("clients", quota).global(quota).max_keys(9));
     survives(KeyedConfig::new("clients", Quota::sliding_window(10, second)));
+    survives(TokenBucketConfig::new("peer", Rate::per_second(3), 5).max_waiting(7).mode(Mode::Observe));
     survives(SlidingWindowConfig::new("mail", 100, second).algorithm(Algorithm::Log).mode(Mode::Observe));
 }
 
@@ -65,6 +67,8 @@ fn what_a_file_leaves_out_has_its_default() {
     assert_eq!(read::<BulkheadConfig>(r#"{"name":"peer","max_in_flight":8}"#), BulkheadConfig::new("peer", 8));
     assert_eq!(read::<SemaphoreConfig>(r#"{"name":"peer"}"#).check().unwrap_err().field, "limit");
     assert_eq!(read::<BulkheadConfig>(r#"{"name":"peer"}"#).check().unwrap_err().field, "max_in_flight");
+    let bucket = r#"{"name":"peer","rate":{"tokens":3,"per":{"secs":1,"nanos":0}},"burst":5}"#;
+    assert_eq!(read::<TokenBucketConfig>(bucket), TokenBucketConfig::new("peer", Rate::per_second(3), 5));
     let window: SlidingWindowConfig = read(r#"{"name":"mail","limit":9,"window":{"secs":60,"nanos":0}}"#);
     assert_eq!(window, SlidingWindowConfig::new("mail", 9, Duration::from_secs(60)));
     let text = r#"{"name":"clients","per_key":{"sliding_window":{"limit":9,"window":{"secs":60,"nanos":0}}}}"#;

@@ -35,8 +35,13 @@ impl<C: Core> Permit<C> {
         Self { core: Arc::clone(core), units: None, ended: None }
     }
 
-    pub(super) fn core(&self) -> &Arc<C> {
+    pub(crate) fn core(&self) -> &Arc<C> {
         &self.core
+    }
+
+    /// What it holds; from now on, nothing.
+    pub(crate) fn take_units(&mut self) -> Option<C::Units> {
+        self.units.take()
     }
 
     /// Asks `core` unless its mode is to ask nothing.

@@ -21,6 +21,7 @@ pub mod sliding_window;
 #[path = "../../../patterns/src/striped.rs"]
 pub mod striped;
 pub mod sync;
+pub mod token_bucket;
 #[path = "../../../patterns/src/waiters.rs"]
 pub mod waiters;
 

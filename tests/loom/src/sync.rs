@@ -70,6 +70,12 @@ pub enum Bug {
     WindowCheckThenAct,
     /// The limits of all keys forget one that is not as good as new.
     EvictWithDebt,
+    /// The token bucket stores the time of the latest call, however stale, and not the later of it and the TAT.
+    TatNotMaxed,
+    /// The token bucket refunds by subtraction what others have built on.
+    RefundBySubtraction,
+    /// The token bucket wakes nobody when who stood in front takes its tokens or leaves.
+    TurnNotPassedOn,
 }
 
 /// The environment variable that plants a defect in this process.

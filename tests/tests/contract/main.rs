@@ -16,9 +16,10 @@ use rules::{Kept, Make, RULES};
 use seawall::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerLayer, OnOpen, Outcome};
 use seawall::keyed::{KeyedConfig, KeyedLayer, Quota};
 use seawall::sliding_window::{Algorithm, DEFAULT_ALGORITHM};
+use seawall::token_bucket::Rate;
 use seawall::{
     Backoff, BulkheadConfig, BulkheadLayer, RetryConfig, RetryErrors, RetryLayer, SemaphoreConfig, SemaphoreLayer,
-    SlidingWindowConfig, SlidingWindowLayer, TimeoutConfig, TimeoutLayer, Waiting,
+    SlidingWindowConfig, SlidingWindowLayer, TimeoutConfig, TimeoutLayer, TokenBucketConfig, TokenBucketLayer, Waiting,
 };
 use seawall_tests::say;
 use subject::Subject;
@@ -53,6 +54,13 @@ contract! {
     semaphore_in_readiness: Subject::of(
         semaphore_layer(permits(4).waiting(Waiting::InReadiness)),
         |layer| layer.handle().stats().calls.in_flight,
+    ),
+    token_bucket: Subject::of(bucket_layer(tokens(100)), |layer| layer.handle().stats().calls.in_flight),
+    token_bucket_empty: drained(tokens(1)).refuses(),
+    token_bucket_waiting_too_long: drained(tokens(1).max_waiting(4).max_wait(20 * MS)).refuses(),
+    token_bucket_in_readiness: Subject::of(
+        bucket_layer(tokens(200).max_waiting(4).waiting(Waiting::InReadiness)),
+        |layer| layer.handle().stats().calls.in_flight
     ),
     sliding_window: Subject::of(window_layer(100, DEFAULT_ALGORITHM), |l| l.handle().stats().calls.in_flight),
     sliding_window_log: Subject::of(window_layer(100, Algorithm::Log), |l| l.handle().stats().calls.in_flight),
@@ -92,6 +100,22 @@ fn full(config: SemaphoreConfig) -> Subject {
     let layer = semaphore_layer(config);
     std::mem::forget(layer.handle().try_acquire().unwrap());
     Subject::of(layer, |layer| layer.handle().stats().calls.in_flight - 1).refuses()
+}
+
+/// So many at once, and one more in three hours: later than any rule waits.
+fn tokens(burst: u32) -> TokenBucketConfig {
+    TokenBucketConfig::new("peer", Rate::every(3 * HOUR), burst)
+}
+
+fn bucket_layer(config: TokenBucketConfig) -> TokenBucketLayer {
+    TokenBucketLayer::new(config).unwrap()
+}
+
+/// A bucket without tokens.
+fn drained(config: TokenBucketConfig) -> Subject {
+    let layer = bucket_layer(config);
+    layer.handle().drain();
+    Subject::of(layer, |layer| layer.handle().stats().calls.in_flight)
 }
 
 fn window_layer(limit: u32, algorithm: Algorithm) -> SlidingWindowLayer {

@@ -1,0 +1,8 @@
+//! The core of the token bucket.
+
+#[path = "../../../patterns/src/token_bucket/bucket.rs"]
+pub mod bucket;
+#[path = "../../../patterns/src/token_bucket/config.rs"]
+pub mod config;
+#[path = "../../../patterns/src/token_bucket/gcra.rs"]
+pub mod gcra;
