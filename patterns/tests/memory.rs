@@ -7,6 +7,7 @@ use std::time::Duration;
 use allocation_counter::{AllocationInfo, measure};
 use seawall::keyed::{KeyedConfig, KeyedHandle, KeyedLayer, Quota};
 use seawall::sliding_window::{Algorithm, SlidingWindowConfig, SlidingWindowHandle, SlidingWindowLayer};
+use seawall::token_bucket::Rate;
 use tokio::runtime::Runtime;
 use tower::{Layer, Service};
 
@@ -17,10 +18,10 @@ fn paused() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }
 
-/// Ten calls in a second.
-fn quotas() -> [Quota; 2] {
+/// Ten calls in a second; what was taken is forgotten after one.
+fn quotas() -> [Quota; 3] {
     let log = Quota::SlidingWindow { limit: 10, window: SECOND, algorithm: Algorithm::Log };
-    [Quota::sliding_window(10, SECOND), log]
+    [Quota::token_bucket(Rate::per_second(10), 10), Quota::sliding_window(10, SECOND), log]
 }
 
 fn keyed(quota: Quota, max_keys: u32) -> KeyedHandle<u64> {
@@ -81,7 +82,7 @@ fn a_key_takes_few_bytes() {
     const KEYS: u64 = 100_000;
     let runtime = paused();
     let _entered = runtime.enter();
-    for (quota, most) in quotas().into_iter().zip([160, 192]) {
+    for (quota, most) in quotas().into_iter().zip([64, 160, 192]) {
         let keyed = keyed(quota, KEYS as u32);
         let AllocationInfo { bytes_current, .. } = measure(|| call_each(&keyed, 0..KEYS));
         let per_key = bytes_current / KEYS as i64;

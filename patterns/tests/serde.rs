@@ -42,7 +42,7 @@ fn a_configuration_survives_its_file() {
     survives(SemaphoreConfig::new("db", 8).order(Order::Lifo).waiting(Waiting::InReadiness).mode(Mode::Observe));
     survives(BulkheadConfig::new("peer", 8).partition("reads", 2).max_waiting(3).order(Order::Lifo));
     survives(SlidingWindowConfig::new("mail", 100, second));
-    let quota = Quota::sliding_window(20, second);
+    let quota = Quota::token_bucket(Rate::per_second(10), 20);
     survives(KeyedConfig::new("clients", quota).global(quota).max_keys(9));
     survives(KeyedConfig::new("clients", Quota::sliding_window(10, second)));
     survives(TokenBucketConfig::new("peer", Rate::per_second(3), 5).max_waiting(7).mode(Mode::Observe));

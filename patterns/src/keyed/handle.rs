@@ -4,15 +4,16 @@ use std::fmt;
 use std::hash::Hash;
 use std::time::Duration;
 
-use super::config::KeyedConfig;
+use super::config::{KeyedConfig, Settings};
 use super::keys::{KeyStats, Keys};
 use super::layer::KeyedLayer;
 use super::{PATTERN, Permit};
 use crate::admission::{Account, CallStats, Core, OneUnit};
-use crate::error::{InvalidConfig, Reason, Rejected};
+use crate::error::{InvalidConfig, Reason, Refusal, Rejected};
 use crate::sliding_window::{Counted, nanos};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::telemetry::{Bound, Gauge};
+use crate::token_bucket::Tat;
 use crate::{clock, rng};
 
 /// In how many parts the keys are locked: with 16, two of eight threads seldom meet.
@@ -62,8 +63,13 @@ impl<K: Hash + Eq> KeyedHandle<K> {
     /// The first field of `config` that is out of its bound.
     pub fn new(config: KeyedConfig) -> Result<Self, InvalidConfig> {
         let max_keys = config.max_keys as usize;
-        let (own, global) = config.settings()?;
-        let limits = Keys::new(own, global, max_keys, SHARDS, [rng::bits(), rng::bits()]);
+        let seed = [rng::bits(), rng::bits()];
+        let limits = match config.settings()? {
+            Settings::TokenBucket(own, global) => Limits::TokenBucket(Keys::new(own, global, max_keys, SHARDS, seed)),
+            Settings::SlidingWindow(own, global) => {
+                Limits::SlidingWindow(Keys::new(own, global, max_keys, SHARDS, seed))
+            }
+        };
         let room = Room {
             account: Account::new(PATTERN, &config.name, config.mode, &REASONS),
             limits,
@@ -108,16 +114,17 @@ impl<K: Hash + Eq> KeyedHandle<K> {
     }
 
     /// Changes the configuration whole and keeps what every key has taken, as
-    /// [`SlidingWindowHandle::update`](crate::SlidingWindowHandle::update) does. One part of the keys after the other goes over,
-    /// each as a whole. A smaller `max_keys` displaces nobody.
+    /// [`TokenBucketHandle::update`](crate::TokenBucketHandle::update) or
+    /// [`SlidingWindowHandle::update`](crate::SlidingWindowHandle::update) does. One part of the keys after the other goes
+    /// over, each as a whole. A smaller `max_keys` displaces nobody.
     ///
     /// # Errors
     /// A field out of its bound, or something changed that stays as it was made; nothing was changed then.
     pub fn update(&self, config: KeyedConfig) -> Result<(), InvalidConfig> {
         let mut current = self.config.lock();
-        let (own, global) = config.settings()?;
+        let settings = config.settings()?;
         config.follows(&current)?;
-        self.room.limits.update(own, global, config.max_keys as usize, clock::now());
+        self.room.limits.update(settings, config.max_keys as usize, clock::now());
         self.room.account.set_mode(config.mode);
         *current = config;
         Ok(())
@@ -167,10 +174,16 @@ const REASONS: [Reason; 4] = [Reason::Limited, Reason::LimitedGlobally, Reason::
 /// What the handle, the layer and the services of one set of limits share.
 pub struct Room<K> {
     account: Account,
-    limits: Keys<K, Counted>,
+    limits: Limits<K>,
     /// When the gauge is due again, in nanoseconds.
     tell_at: AtomicU64,
     keys: Bound<Gauge>,
+}
+
+/// The limits by their kind.
+enum Limits<K> {
+    TokenBucket(Keys<K, Tat>),
+    SlidingWindow(Keys<K, Counted>),
 }
 
 impl<K> Core for Room<K> {
@@ -210,6 +223,42 @@ impl<K> Room<K> {
         // ORDERING: Relaxed, as where it is read.
         self.tell_at.store(nanos(now + TOLD_EVERY), Ordering::Relaxed);
         self.keys.with(|gauge| gauge.set(self.limits.stats().keys as f64));
+    }
+}
+
+impl<K: Hash + Eq> Limits<K> {
+    #[inline]
+    fn try_take(&self, key: K, cost: u32, now: Duration) -> Result<(), Refusal> {
+        match self {
+            Self::TokenBucket(keys) => keys.try_take(key, cost, now),
+            Self::SlidingWindow(keys) => keys.try_take(key, cost, now),
+        }
+    }
+
+    fn available(&self, key: &K, now: Duration) -> u32 {
+        match self {
+            Self::TokenBucket(keys) => keys.available(key, now),
+            Self::SlidingWindow(keys) => keys.available(key, now),
+        }
+    }
+
+    fn update(&self, settings: Settings, max_keys: usize, now: Duration) {
+        match (self, settings) {
+            (Self::TokenBucket(keys), Settings::TokenBucket(own, global)) => keys.update(own, global, max_keys, now),
+            (Self::SlidingWindow(keys), Settings::SlidingWindow(own, global)) => {
+                keys.update(own, global, max_keys, now);
+            }
+            _ => debug_assert!(false, "the kind of the limits was checked"),
+        }
+    }
+}
+
+impl<K> Limits<K> {
+    fn stats(&self) -> KeyStats {
+        match self {
+            Self::TokenBucket(keys) => keys.stats(),
+            Self::SlidingWindow(keys) => keys.stats(),
+        }
     }
 }
 

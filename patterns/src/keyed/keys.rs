@@ -307,6 +307,7 @@ mod tests {
 
     use super::*;
     use crate::sliding_window::{Algorithm, Counted, Setting};
+    use crate::token_bucket::{self, Rate, Tat};
 
     const WINDOW: Duration = Duration::from_secs(1);
     const NANO: Duration = Duration::from_nanos(1);
@@ -456,6 +457,14 @@ mod tests {
         })
     }
 
+    fn any_buckets() -> impl Strategy<Value = (token_bucket::Setting, Option<token_bucket::Setting>)> {
+        let quota = || (1..20_u32, 1..6_u32);
+        (quota(), prop::option::of(quota())).prop_map(|(own, global)| {
+            let setting = |(rate, burst)| token_bucket::Setting::new(Rate::per_second(rate), burst);
+            (setting(own), global.map(setting))
+        })
+    }
+
     /// Keys, costs and steps of time.
     fn any_script() -> impl Strategy<Value = Vec<(u32, u32, u64)>> {
         prop::collection::vec((0..12_u32, 0..5_u32, 0..400_000_000_u64), 1..300)
@@ -502,6 +511,11 @@ mod tests {
         #[test]
         fn every_answer_is_that_of_one_window_for_each_key(limits in any_windows(), script in any_script()) {
             agrees::<Counted>(limits, script)?;
+        }
+
+        #[test]
+        fn every_answer_is_that_of_one_bucket_for_each_key(limits in any_buckets(), script in any_script()) {
+            agrees::<Tat>(limits, script)?;
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::sliding_window::{Counted, Setting, nanos};
+use crate::sliding_window::{self, Counted, nanos};
+use crate::token_bucket::{self, Shortage, Tat};
 
 /// The state of one limit: a plain value. What all keys have in common, the setting, is kept by the caller.
 pub trait Limit: Sized {
@@ -29,33 +30,71 @@ pub trait Limit: Sized {
 }
 
 impl Limit for Counted {
-    type Setting = Setting;
+    type Setting = sliding_window::Setting;
 
-    fn new(setting: &Setting) -> Self {
+    fn new(setting: &sliding_window::Setting) -> Self {
         Self::new(setting)
     }
 
     #[inline]
-    fn fits_at(&mut self, setting: &Setting, cost: u32, now: Duration) -> Option<Duration> {
+    fn fits_at(&mut self, setting: &sliding_window::Setting, cost: u32, now: Duration) -> Option<Duration> {
         (cost <= setting.limit).then(|| Duration::from_nanos(self.fits_at(setting, cost, nanos(now))))
     }
 
     #[inline]
-    fn take(&mut self, setting: &Setting, cost: u32, now: Duration) {
+    fn take(&mut self, setting: &sliding_window::Setting, cost: u32, now: Duration) {
         self.take(setting, cost, nanos(now));
     }
 
     #[inline]
-    fn is_new(&self, setting: &Setting, now: Duration) -> bool {
+    fn is_new(&self, setting: &sliding_window::Setting, now: Duration) -> bool {
         self.is_new(setting, nanos(now))
     }
 
-    fn available(&mut self, setting: &Setting, now: Duration) -> u32 {
+    fn available(&mut self, setting: &sliding_window::Setting, now: Duration) -> u32 {
         // After a limit was lowered more may be counted than it is now.
         setting.limit.saturating_sub(self.used(setting, nanos(now)))
     }
 
-    fn update(&mut self, former: &Setting, setting: &Setting, now: Duration) {
+    fn update(&mut self, former: &sliding_window::Setting, setting: &sliding_window::Setting, now: Duration) {
         self.update(former, setting, nanos(now));
+    }
+}
+
+impl Limit for Tat {
+    type Setting = token_bucket::Setting;
+
+    fn new(_: &token_bucket::Setting) -> Self {
+        Self::default()
+    }
+
+    #[inline]
+    fn fits_at(&mut self, setting: &token_bucket::Setting, cost: u32, now: Duration) -> Option<Duration> {
+        match Tat::take(*self, setting, now, cost) {
+            Ok(_) => Some(now),
+            Err(Shortage::Until(at)) => Some(at),
+            Err(Shortage::Never) => None,
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, setting: &token_bucket::Setting, cost: u32, now: Duration) {
+        // It fits, so there is no other case.
+        if let Ok(after) = Tat::take(*self, setting, now, cost) {
+            *self = after;
+        }
+    }
+
+    #[inline]
+    fn is_new(&self, setting: &token_bucket::Setting, now: Duration) -> bool {
+        Tat::is_new(*self, setting, now)
+    }
+
+    fn available(&mut self, setting: &token_bucket::Setting, now: Duration) -> u32 {
+        Tat::available(*self, setting, now)
+    }
+
+    fn update(&mut self, former: &token_bucket::Setting, setting: &token_bucket::Setting, now: Duration) {
+        *self = self.carried(former, setting, now);
     }
 }

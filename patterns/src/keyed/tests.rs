@@ -7,10 +7,15 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 
 use super::*;
 use crate::sliding_window::Algorithm;
+use crate::token_bucket::Rate;
 use crate::{BoxError, Mode, Reason, Rejected};
 
 const SECOND: Duration = Duration::from_secs(1);
 const NANO: Duration = Duration::from_nanos(1);
+
+fn bucket() -> Quota {
+    Quota::token_bucket(Rate::per_second(10), 2)
+}
 
 fn window(limit: u32) -> Quota {
     Quota::SlidingWindow { limit, window: SECOND, algorithm: Algorithm::Log }
@@ -32,7 +37,7 @@ fn refused<T>(result: Result<T, BoxError>) -> Rejected {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_says_exactly_when_to_return() {
-    for quota in [window(2), Quota::sliding_window(2, SECOND)] {
+    for quota in [bucket(), window(2), Quota::sliding_window(2, SECOND)] {
         let keyed = keyed(KeyedConfig::new("clients", quota));
         assert_eq!((drain(&keyed, 1), drain(&keyed, 2)), (2, 2), "one limit for each");
         let rejected = keyed.try_acquire(1).unwrap_err();
@@ -77,7 +82,7 @@ async fn a_newcomer_without_a_place_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn only_an_enforcing_limit_refuses() {
-    let config = KeyedConfig::new("clients", window(2));
+    let config = KeyedConfig::new("clients", bucket());
     let keyed = keyed(config.clone().mode(Mode::Observe));
     assert_eq!(drain(&keyed, 1), 100);
     let stats = keyed.stats();
@@ -91,16 +96,16 @@ async fn only_an_enforcing_limit_refuses() {
 
 #[tokio::test(start_paused = true)]
 async fn an_update_is_taken_whole_or_not_at_all() {
-    let config = || KeyedConfig::new("clients", window(2));
+    let config = || KeyedConfig::new("clients", bucket());
     let keyed = keyed(config());
     assert_eq!(drain(&keyed, 1), 2);
     let field = |config| keyed.update(config).unwrap_err().field;
     assert_eq!(field(config().max_keys(0)), "max_keys");
-    assert_eq!(field(config().per_key(Quota::sliding_window(2, SECOND))), "per_key");
-    assert_eq!(field(config().global(window(2))), "global");
-    assert_eq!(field(KeyedConfig::new("others", window(2))), "name");
+    assert_eq!(field(config().per_key(window(2))), "per_key");
+    assert_eq!(field(config().global(bucket())), "global");
+    assert_eq!(field(KeyedConfig::new("others", bucket())), "name");
     assert_eq!(keyed.config(), config());
-    keyed.update(config().per_key(window(5))).unwrap();
+    keyed.update(config().per_key(Quota::token_bucket(Rate::per_second(10), 5))).unwrap();
     assert_eq!((drain(&keyed, 1), drain(&keyed, 2)), (3, 5), "what was taken stays taken");
 }
 
@@ -130,7 +135,7 @@ async fn the_gauge_follows_the_number_of_keys() {
 
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
-    let keyed = metrics::with_local_recorder(&recorder, || keyed(KeyedConfig::new("clients", window(2))));
+    let keyed = metrics::with_local_recorder(&recorder, || keyed(KeyedConfig::new("clients", bucket())));
     drain(&keyed, 1);
     drain(&keyed, 2);
     advance(SECOND / 4).await;

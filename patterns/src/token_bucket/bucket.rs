@@ -251,6 +251,7 @@ impl Bucket {
     }
 
     #[cfg(test)]
+    #[allow(dead_code, reason = "for the oracle, which is not mounted under loom")]
     pub(super) fn tat(&self) -> Tat {
         self.hold(|tat, _, _| *tat)
     }

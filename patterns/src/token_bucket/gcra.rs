@@ -131,7 +131,6 @@ impl Tat {
     }
 
     /// Whether the bucket is full: from now on it cannot be told from a new one.
-    #[allow(dead_code, reason = "for those who keep one for each key")]
     pub fn is_new(self, setting: &Setting, now: Duration) -> bool {
         self.0 <= setting.tick(now)
     }

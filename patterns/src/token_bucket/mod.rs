@@ -94,7 +94,6 @@ mod model;
 #[cfg(test)]
 mod tests;
 
-#[allow(unused_imports, reason = "for those who keep one for each key")]
 pub(crate) use self::gcra::{Setting, Shortage, Tat};
 pub use self::{
     config::*,

@@ -6,3 +6,6 @@ pub mod bucket;
 pub mod config;
 #[path = "../../../patterns/src/token_bucket/gcra.rs"]
 pub mod gcra;
+
+pub use config::Rate;
+pub use gcra::{Setting, Shortage, Tat};
