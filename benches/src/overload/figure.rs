@@ -27,9 +27,10 @@ const INK: RGBColor = RGBColor(34, 34, 34);
 const FAINT: RGBColor = RGBColor(118, 118, 118);
 const GRID: RGBColor = RGBColor(228, 228, 228);
 
-/// One for each of [`LIMITS`]: vermilion, blue and bluish green of Okabe and Ito's palette, which people who are colour-blind
-/// can tell apart. Each has a marker of its own, too.
-const COLOURS: [RGBColor; LIMITS.len()] = [RGBColor(213, 94, 0), RGBColor(0, 114, 178), RGBColor(0, 158, 115)];
+/// One for each of [`LIMITS`]: vermilion, blue, bluish green and reddish purple of Okabe and Ito's palette, which people who
+/// are colour-blind can tell apart. Each has a marker of its own, too.
+const COLOURS: [RGBColor; LIMITS.len()] =
+    [RGBColor(213, 94, 0), RGBColor(0, 114, 178), RGBColor(0, 158, 115), RGBColor(204, 121, 167)];
 
 /// Goodput, the 99th percentile of the time to an answer, and the share of refused requests over the offered load, with a
 /// caption that says what was measured under `plan`.
@@ -164,7 +165,8 @@ fn marker(index: usize, at_least: bool) -> [Polygon<(i32, i32)>; 2] {
     const TRIANGLE: &[(i32, i32)] = &[(-6, 5), (0, -6), (6, 5)];
     const SQUARE: &[(i32, i32)] = &[(-5, -5), (5, -5), (5, 5), (-5, 5)];
     const DIAMOND: &[(i32, i32)] = &[(-7, 0), (0, -7), (7, 0), (0, 7)];
-    const SHAPES: [&[(i32, i32)]; LIMITS.len()] = [TRIANGLE, SQUARE, DIAMOND];
+    const DISC: &[(i32, i32)] = &[(-2, -5), (2, -5), (5, -2), (5, 2), (2, 5), (-2, 5), (-5, 2), (-5, -2)];
+    const SHAPES: [&[(i32, i32)]; LIMITS.len()] = [TRIANGLE, SQUARE, DIAMOND, DISC];
     let (shape, colour) = (SHAPES[index], COLOURS[index]);
     let inside: Vec<_> = shape.iter().map(|(x, y)| (x * 3 / 5, y * 3 / 5)).collect();
     [Polygon::new(shape, colour.filled()), Polygon::new(inside, if at_least { WHITE } else { colour }.filled())]

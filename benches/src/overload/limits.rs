@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use seawall::token_bucket::{Rate, TokenBucketConfig, TokenBucketLayer};
 use seawall::{BulkheadConfig, BulkheadLayer};
 use tower::layer::util::Identity;
 use tower::util::BoxCloneService;
@@ -40,8 +41,9 @@ pub const REFUSING: &str = "refusing bulkhead";
 /// All that are compared.
 ///
 /// Twice as many requests in flight as the server has cores: one is at hand when a core has nothing to do, and most are
-/// answered in a quarter of the time that callers wait. The queue is as long as the server works off in the other half of it.
-pub const LIMITS: [Limit; 3] = [
+/// answered in a quarter of the time that callers wait. The queue is as long as what the server works off in half of it. A rate
+/// limit does not see how much work the requests are: it keeps a fifth of the capacity for when they are more than on average.
+pub const LIMITS: [Limit; 4] = [
     Limit {
         name: "no limit",
         setting: "every request is let in",
@@ -61,6 +63,14 @@ pub const LIMITS: [Limit; 3] = [
         protect: |server| {
             let config = BulkheadConfig::new("server", 16);
             Ok(boxed(ServiceBuilder::new().layer(BulkheadLayer::new(config)?).service(server)))
+        },
+    },
+    Limit {
+        name: "rate limit",
+        setting: "80 requests per second, bursts of 8",
+        protect: |server| {
+            let config = TokenBucketConfig::new("server", Rate::per_second(80), 8);
+            Ok(boxed(ServiceBuilder::new().layer(TokenBucketLayer::new(config)?).service(server)))
         },
     },
 ];

@@ -1,9 +1,9 @@
 //! What limits do for a server that gets more than it can do: goodput and the tail of its times from half to three times its
 //! capacity.
 //!
-//! `cargo run --release -p seawall-benches --bin overload` measures three ways to run one slow server, and writes the curves as
-//! `overload.svg` and `overload.csv`: without a limit, behind a bulkhead that lets some wait, and behind one that refuses at
-//! once. The limits are the layers of `seawall` in tower stacks, as anyone would build them.
+//! `cargo run --release -p seawall-benches --bin overload` measures four ways to run one slow server, and writes the curves as
+//! `overload.svg` and `overload.csv`: without a limit, behind a bulkhead that lets some wait, behind one that refuses at once,
+//! and behind a token bucket. The limits are the layers of `seawall` in tower stacks, as anyone would build them.
 //!
 //! # Virtual time
 //!
