@@ -75,7 +75,7 @@ async fn every_limit_between_nodes_is_in_the_metrics() {
     assert_eq!(cluster.answer(follower, &Request::put("/v1/strong/k", "v")).await.status, 200);
     for (place, peer, lane, patterns) in [
         (leader, follower, "append", &["circuit_breaker", "semaphore"][..]),
-        (follower, leader, "data", &["bulkhead", "circuit_breaker"][..]),
+        (follower, leader, "data", &["token_bucket", "bulkhead", "circuit_breaker"][..]),
     ] {
         let page = cluster.answer(place, &Request::get("/metrics")).await.text();
         let named = format!("name=\"peer/{peer}/{lane}\"");

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use seawall::admission::Cost;
 use seawall::bulkhead::{BulkheadConfig, BulkheadLayer};
 use seawall::circuit_breaker::{CancelPolicy, CircuitBreakerConfig, CircuitBreakerLayer};
 use seawall::retry::{Backoff, GaveUp, RetryConfig, RetryLayer};
 use seawall::semaphore::{MAX_LIMIT, SemaphoreConfig, SemaphoreLayer};
 use seawall::sliding_window::{SlidingWindowConfig, SlidingWindowLayer};
+use seawall::token_bucket::{Rate, TokenBucketConfig, TokenBucketLayer};
 use seawall::{BoxError, Elapsed, InvalidConfig, Rejected, TimeoutConfig, TimeoutLayer};
 use tower::{ServiceBuilder, ServiceExt};
 
@@ -32,6 +34,10 @@ const OPEN_FOR: Duration = Duration::from_millis(200);
 /// How long it stays open at most after many failed probes. A node that comes back waits no longer for its entries.
 const OPEN_MAX: Duration = Duration::from_secs(2);
 
+/// Requests forwarded to one peer in a second, on average and at once after a pause. No leader commits as many: what is
+/// beyond could only queue up there.
+const FORWARDS_PER_SECOND: u32 = 100_000;
+const FORWARDS_BURST: u32 = 10_000;
 /// Requests forwarded to one peer at one time: as many as its listener takes on a connection. More would wait where
 /// nobody sees them, unbounded.
 const FORWARDS_IN_FLIGHT: u32 = MAX_STREAMS;
@@ -45,6 +51,10 @@ const BULK_IN_FLIGHT: u32 = 1;
 /// Messages that wait for those: each keeps a chunk in memory.
 const BULK_WAITING: u32 = 8;
 
+/// Kilobytes a second on the bulk lane, and at once after a pause: 1 GiB, which few disks at the other end take, so that a
+/// peer that comes back is not kept waiting; and 16 MiB, many messages of the default size.
+const BULK_KIB_PER_SECOND: u32 = 1 << 20;
+const BULK_BURST_KIB: u32 = 16 << 10;
 /// Snapshots that may begin in any minute. A peer that is away costs up to about two a second, by the probes of its breaker,
 /// and must find room when it is back. One whose transfers break off again and again, which Raft repeats at once ten
 /// times and then five times a second, costs more.
@@ -93,6 +103,7 @@ pub(super) fn stack(
         Lane::Data => PeerClient::new(
             ServiceBuilder::new()
                 .layer(total(FORWARD_WITHIN)?) // the client's deadline is ambient and tighter
+                .layer(forwards_per_second(&name)?) // what is too much altogether need not wait first
                 .layer(forwards_in_flight(&name)?) // outside the retry: who pauses keeps its place, and no queue forms behind it
                 .layer(retry(&name)?) // only what certainly never left
                 .layer(breaker(&name, silence)?.classify(health)) // a dead leader costs nothing until the next one is known
@@ -104,6 +115,7 @@ pub(super) fn stack(
             ServiceBuilder::new()
                 .layer(total(CHUNK_WITHIN * 2)?) // one chunk, not the whole snapshot: Raft bounds that
                 .layer(one_stream(&name)?) // who waits here has taken nothing yet from what is below
+                .layer(bytes_per_second(&name)?) // the one message that may go waits for its bytes
                 .layer(breaker(&name, silence)?.classify(health)) // Raft repeats snapshots by itself
                 .layer(only_before(MessageKind::SnapshotBegin, starts(&name)?)) // below the breaker: what it refuses has not begun
                 .layer(attempt(CHUNK_WITHIN)?)
@@ -133,9 +145,28 @@ fn appends(name: &str, timing: Timing) -> Result<SemaphoreLayer, InvalidConfig> 
     SemaphoreLayer::new(SemaphoreConfig::new(name, limit).max_waiting(0))
 }
 
+fn forwards_per_second(name: &str) -> Result<TokenBucketLayer, InvalidConfig> {
+    TokenBucketLayer::new(TokenBucketConfig::new(name, Rate::per_second(FORWARDS_PER_SECOND), FORWARDS_BURST))
+}
+
 fn forwards_in_flight(name: &str) -> Result<BulkheadLayer, InvalidConfig> {
     let config = BulkheadConfig::new(name, FORWARDS_IN_FLIGHT);
     BulkheadLayer::new(config.max_waiting(FORWARDS_WAITING).max_wait(FORWARD_WAITS))
+}
+
+fn bytes_per_second(name: &str) -> Result<TokenBucketLayer<Kib>, InvalidConfig> {
+    let config = TokenBucketConfig::new(name, Rate::per_second(BULK_KIB_PER_SECOND), BULK_BURST_KIB);
+    TokenBucketLayer::new(config.max_waiting(BULK_IN_FLIGHT).max_wait(CHUNK_WITHIN))?.cost(Kib)
+}
+
+/// Weighs a message of the bulk lane in kilobytes. One larger than the burst takes all of it, instead of never being sent.
+#[derive(Debug, Clone, Copy)]
+struct Kib;
+
+impl Cost<PeerRequest> for Kib {
+    fn cost(&self, message: &PeerRequest) -> u32 {
+        u32::try_from(message.body.len().div_ceil(1024)).unwrap_or(u32::MAX).min(BULK_BURST_KIB)
+    }
 }
 
 fn one_stream(name: &str) -> Result<SemaphoreLayer, InvalidConfig> {
@@ -195,7 +226,9 @@ mod tests {
     /// A stack over a peer that answers a message `after` it came.
     fn answering(lane: Lane, after: Duration) -> PeerClient {
         let transport = tower::service_fn(move |_: PeerRequest| async move {
-            tokio::time::sleep(after).await;
+            if !after.is_zero() {
+                tokio::time::sleep(after).await;
+            }
             Ok::<_, PeerError>(PeerResponse { body: Bytes::new() })
         });
         stack(2, lane, TIMING, PeerClient::new(transport)).unwrap()
@@ -276,6 +309,34 @@ mod tests {
 
     fn broken() -> Result<PeerResponse, PeerError> {
         Err(PeerError::Broken("reset".into()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_snapshot_is_sent_no_faster_than_its_rate_and_whatever_its_chunks() {
+        let mut client = answering(Lane::Bulk, Duration::ZERO);
+        let start = tokio::time::Instant::now();
+        for _ in 0..64 {
+            let body = Bytes::from(vec![0; 1 << 20]);
+            let message = PeerRequest { kind: MessageKind::Snapshot, body };
+            client.ready().await.unwrap().call(message).await.unwrap();
+        }
+        // 16 MiB at once, 48 MiB at 1 GiB/s; timers of a millisecond.
+        let took = start.elapsed();
+        assert!((Duration::from_millis(46)..Duration::from_millis(60)).contains(&took), "{took:?}");
+        let huge = PeerRequest { kind: MessageKind::Snapshot, body: Bytes::from(vec![0; 17 << 20]) };
+        assert!(client.ready().await.unwrap().call(huge).await.is_ok(), "a chunk above the burst takes longer");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn forwarded_requests_have_a_rate_far_above_what_a_leader_commits() {
+        let mut client = answering(Lane::Data, Duration::ZERO);
+        for _ in 0..FORWARDS_BURST {
+            assert!(send(&mut client, MessageKind::Forward).await.is_ok());
+        }
+        let error = send(&mut client, MessageKind::Forward).await.unwrap_err();
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(1) / FORWARDS_PER_SECOND));
+        assert!(error.is_overload());
+        assert_eq!(refused(&[Err(error)], "token_bucket"), 1);
     }
 
     #[tokio::test(start_paused = true)]
