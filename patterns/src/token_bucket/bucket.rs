@@ -11,7 +11,8 @@
 //! the setting, and the word again; if the word is the same and not held, the setting is whole, and the compare-exchange
 //! that follows succeeds only if it still is. The race that looks possible: a setting comes into force in between, and the
 //! word happens to be the same again. It is not, because **no word comes back under another setting**: the new one counts
-//! its ticks from above every TAT that was ever stored, including those that a refund took back.
+//! its ticks such that its first TAT, and with it every later one, lies above all that were ever stored, including those
+//! that a refund took back.
 //!
 //! # The line
 //! Calls wait in the order of their arrival. Only who stands in front knows when its turn comes, sleeps until then, and
@@ -227,7 +228,10 @@ impl Bucket {
     pub fn update(&self, next: Setting, max_waiting: Option<u32>, now: Duration) {
         let woken = self.hold(|tat, setting, line| {
             let now = tat.seen(setting, now);
-            let next = next.counting_from(now, line.peak.max(*tat).0 + 1);
+            // The TAT and not `now` is to lie above all others. With `now` there, each change of an empty bucket would bring
+            // the end of the ticks nearer by a burst, and a bucket that is changed all the time would close for good.
+            let above = line.peak.max(*tat).0 + 1;
+            let next = next.counting_from(now, above.saturating_sub(tat.owed(setting, &next, now)));
             *tat = tat.carried(setting, &next, now);
             line.setting = next;
             self.setting.store(setting, &next);

@@ -151,8 +151,13 @@ impl Tat {
     #[must_use]
     pub fn carried(self, setting: &Setting, next: &Setting, now: Duration) -> Self {
         let now = self.seen(setting, now);
-        let spent = scale_up(self.0.saturating_sub(setting.tick(now)), next.period, setting.period);
-        Self(next.tick(now) + spent.min(next.burst))
+        Self(next.tick(now) + self.owed(setting, next, now))
+    }
+
+    /// The ticks of `next` from `now`, which was [seen](Self::seen), to the [carried](Self::carried) TAT.
+    pub(super) fn owed(self, setting: &Setting, next: &Setting, now: Duration) -> u64 {
+        let owed = self.0.saturating_sub(setting.tick(now));
+        scale_up(owed, next.period, setting.period).min(next.burst)
     }
 }
 

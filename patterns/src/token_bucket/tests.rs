@@ -302,3 +302,19 @@ async fn services_clones_and_handles_share_one_bucket() {
     assert!(layer.handle().try_acquire().is_err());
     assert!(layer.handle().layer().layer(echo()).ready().await.unwrap().call(3).await.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_bucket_that_is_changed_all_the_time_fills_again() {
+    // Each change once moved the count of ticks on by a burst, until the bucket was closed for good.
+    let hour = 3600 * SECOND;
+    let slow = config().rate(Rate::every(24 * hour)).burst(30);
+    let bucket = emptied(slow.clone());
+    for turn in 0..5_000 {
+        let rate = if turn % 2 == 0 { Rate::every(12 * hour) } else { slow.rate };
+        bucket.update(slow.clone().rate(rate)).unwrap();
+        assert_eq!(bucket.available(), 0);
+    }
+    assert_eq!(bucket.try_acquire().unwrap_err().retry_after, Some(24 * hour));
+    advance(24 * hour).await;
+    bucket.try_acquire().unwrap().succeeded();
+}
