@@ -224,9 +224,10 @@ impl Bucket {
     }
 
     /// Puts `next` in force from `now`, with room for `max_waiting` in line; `None` sends those home who wait. What is spent
-    /// stays spent, up to the new burst; who waits for more than that never gets it.
-    pub fn update(&self, next: Setting, max_waiting: Option<u32>, now: Duration) {
-        let woken = self.hold(|tat, setting, line| {
+    /// stays spent, up to the new burst; who waits for more than that never gets it. Whom to wake, not under a lock.
+    #[must_use = "somebody waits to be woken"]
+    pub fn update(&self, next: Setting, max_waiting: Option<u32>, now: Duration) -> Vec<Waker> {
+        self.hold(|tat, setting, line| {
             let now = tat.seen(setting, now);
             // The TAT and not `now` is to lie above all others. With `now` there, each change of an empty bucket would bring
             // the end of the ticks nearer by a burst, and a bucket that is changed all the time would close for good.
@@ -237,10 +238,9 @@ impl Bucket {
             self.setting.store(setting, &next);
             line.waiters.set_capacity(max_waiting.unwrap_or(0) as usize);
             let mut woken = line.remove_if(|cost| max_waiting.is_none() || !next.fits(cost));
-            woken.push(line.next());
+            woken.extend(line.next());
             woken
-        });
-        woken.into_iter().for_each(wake);
+        })
     }
 
     /// How many tokens could be taken; none while calls wait for them.
@@ -327,13 +327,13 @@ impl Line {
         waker
     }
 
-    fn remove_if(&mut self, goes: impl Fn(u32) -> bool) -> Vec<Option<Waker>> {
+    fn remove_if(&mut self, goes: impl Fn(u32) -> bool) -> Vec<Waker> {
         let mut removed = Vec::new();
         let mut next = self.waiters.front();
         while let Some(key) = next {
             next = self.waiters.behind(key);
             if self.waiters.get(key).is_some_and(|cost| goes(*cost)) {
-                removed.push(self.remove(key));
+                removed.extend(self.remove(key));
             }
         }
         removed

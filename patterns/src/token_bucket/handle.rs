@@ -1,6 +1,7 @@
 //! The plain value a user holds.
 
 use std::fmt;
+use std::task::Waker;
 
 use super::config::{Rate, TokenBucketConfig};
 use super::future::{Acquire, Permit, Place};
@@ -156,8 +157,13 @@ impl TokenBucketHandle {
         if config.waiting != current.waiting {
             return Err(InvalidConfig::new("waiting", config.waiting, "what it was made with"));
         }
-        self.room.update(&current, &config);
+        let (from, to) = ((current.rate, current.burst), (config.rate, config.burst));
+        let woken = self.room.set(&config);
         *current = config;
+        // Not under the lock: whom this wakes may ask for the configuration.
+        drop(current);
+        woken.into_iter().for_each(Waker::wake);
+        self.room.changed(from, to);
         Ok(())
     }
 

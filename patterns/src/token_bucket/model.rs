@@ -125,7 +125,8 @@ impl Run {
             }
             Step::Update(rate, burst) => {
                 (self.rate, self.burst) = (rate, burst);
-                self.bucket.update(Setting::new(rate, burst), Some(0), self.now());
+                let woken = self.bucket.update(Setting::new(rate, burst), Some(0), self.now());
+                assert!(woken.is_empty());
                 return Did::Updated;
             }
         }

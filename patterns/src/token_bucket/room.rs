@@ -1,10 +1,11 @@
 //! The bucket with an account, metrics and a wait that ends.
 
+use std::task::Waker;
 use std::time::Duration;
 
 use super::PATTERN;
 use super::bucket::{Bucket, Joined, Taken, Unjoined};
-use super::config::TokenBucketConfig;
+use super::config::{Rate, TokenBucketConfig};
 use super::future::{InLine, Permit, Place};
 use super::gcra::{Setting, Shortage};
 use crate::admission::{Account, Core, Decision, Patience, Reserved};
@@ -136,17 +137,20 @@ impl Room {
         }
     }
 
-    /// Changes what can be changed live, to a `config` that was checked.
-    pub(super) fn update(&self, from: &TokenBucketConfig, to: &TokenBucketConfig) {
-        let now = clock::now();
+    /// Changes what can be changed live, to a `config` that was checked; whom to wake.
+    pub(super) fn set(&self, to: &TokenBucketConfig) -> Vec<Waker> {
         // ORDERING: Relaxed, as in `enter`.
         self.max_wait.store(longest_wait(to), Ordering::Relaxed);
         self.account.set_mode(to.mode);
         // Any other mode lets those through who wait.
         let max_waiting = (to.mode == Mode::Enforce).then_some(to.max_waiting);
-        self.bucket.update(Setting::new(to.rate, to.burst), max_waiting, now);
+        self.bucket.update(Setting::new(to.rate, to.burst), max_waiting, clock::now())
+    }
+
+    /// Tells of a change of rate and burst.
+    pub(super) fn changed(&self, from: (Rate, u32), to: (Rate, u32)) {
+        let now = clock::now();
         self.tell(now);
-        let (from, to) = ((from.rate, from.burst), (to.rate, to.burst));
         if from != to {
             telemetry::rate_changed(PATTERN, self.account.name(), &from, &to, self.bucket.available(now));
         }

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use loom::future::block_on;
@@ -29,6 +29,10 @@ fn setting(period: u64, burst: u32) -> Setting {
 
 fn bucket(burst: u32) -> Arc<Bucket> {
     Arc::new(Bucket::new(setting(PERIOD, burst), 4))
+}
+
+fn change(bucket: &Bucket, setting: Setting) {
+    bucket.update(setting, Some(4), at(0)).into_iter().for_each(Waker::wake);
 }
 
 fn took(bucket: &Bucket, cost: u32, now: u64) -> u32 {
@@ -141,7 +145,7 @@ fn a_change_of_the_rate_is_seen_whole() {
         let bucket = bucket(1);
         let change = {
             let bucket = bucket.clone();
-            thread::spawn(move || bucket.update(setting(10 * PERIOD, 2), Some(4), at(0)))
+            thread::spawn(move || change(&bucket, setting(10 * PERIOD, 2)))
         };
         assert_eq!(took(&bucket, 1, 0), 1, "there under either");
         change.join().unwrap();
@@ -227,7 +231,7 @@ fn a_faster_rate_brings_the_turn_forward() {
         let waiter = join(&bucket, 0);
         let change = {
             let bucket = bucket.clone();
-            thread::spawn(move || bucket.update(setting(2, 1), Some(4), at(0)))
+            thread::spawn(move || change(&bucket, setting(2, 1)))
         };
         // A timer that never fires: only the change can wake.
         let turn = block_on(poll_fn(|context| match bucket.turn(&waiter, at(0), context.waker()) {
