@@ -39,11 +39,15 @@ impl Patience {
         Self { until: None, reason: Reason::MaxWait }
     }
 
+    /// The same, so much longer.
+    pub(crate) fn longer_by(self, more: Duration) -> Self {
+        Self { until: self.until.map(|until| until.checked_add(more).unwrap_or(until)), ..self }
+    }
+
     /// Whether a wait from now for `wait` ends in time.
     ///
     /// # Errors
     /// Why it does not.
-    #[allow(dead_code, reason = "for limits that know how long a wait is")]
     pub(crate) fn allows(self, wait: Duration) -> Result<(), Reason> {
         let ends = clock::instant().checked_add(wait).unwrap_or_else(clock::far_future);
         if self.until.is_none_or(|until| ends <= until) { Ok(()) } else { Err(self.reason) }

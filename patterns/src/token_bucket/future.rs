@@ -52,6 +52,10 @@ enum State {
     Over,
 }
 
+/// Timers fire up to so much late (tokio), and with them those who stand before another. What fits in between is no reason
+/// to refuse who was let into the line.
+const TIMER_GRAIN: Duration = Duration::from_millis(1);
+
 /// A place in the line; given up when dropped.
 pub(super) struct InLine {
     queued: Queued<Room>,
@@ -97,7 +101,7 @@ impl Place {
                 Turn::Taken(taken) => return Poll::Ready(Ok(Permit::new(this.room, taken))),
                 Turn::Dismissed => return Poll::Ready(Err(Reason::Limited)),
                 Turn::Never => return Poll::Ready(Err(Reason::Never)),
-                Turn::Behind => return this.patience.poll(this.timer, cx).map(Err),
+                Turn::Behind => return this.patience.longer_by(TIMER_GRAIN).poll(this.timer, cx).map(Err),
                 Turn::At(at) => at,
             };
             // A change of the rate may have put the turn off for longer than this may wait.

@@ -318,3 +318,28 @@ async fn an_empty_bucket_that_is_changed_all_the_time_fills_again() {
     advance(24 * hour).await;
     bucket.try_acquire().unwrap().succeeded();
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_was_let_into_the_line_is_not_refused_because_timers_are_late() {
+    // Ten tokens within the grain of a timer, and twice the demand: everybody in line is due just before it runs out of
+    // patience.
+    let bucket = emptied(config().rate(Rate::per_second(10_000)).burst(1).max_waiting(1000).max_wait(10 * MS));
+    let mut calls = Vec::new();
+    for _ in 0..1000 {
+        let call = bucket.acquire();
+        calls.push(tokio::spawn(async move {
+            let start = Instant::now();
+            (call.await.is_ok(), start.elapsed())
+        }));
+        tokio::task::yield_now().await;
+        advance(50 * Duration::from_micros(1)).await;
+    }
+    let (mut admitted, mut in_vain) = (0, 0);
+    for call in calls {
+        let (ok, waited) = call.await.unwrap();
+        admitted += u32::from(ok);
+        in_vain += u32::from(!ok && !waited.is_zero());
+    }
+    assert!((500..=600).contains(&admitted), "{admitted}");
+    assert_eq!(in_vain, 0, "waited for nothing");
+}
