@@ -157,7 +157,8 @@ impl Shortcut {
             self.until.store(until.map_or(u64::MAX, nanos), Ordering::Release);
             self.slow_after.store(slow_after.map_or(u64::MAX, nanos), Ordering::Release);
         }
-        let word = Word::new(generation, taken.0.version().wrapping_add(1), way, times_calls, times_ends);
+        let version = if bug(Bug::WordNotNumbered) { 0 } else { taken.0.version().wrapping_add(1) };
+        let word = Word::new(generation, version, way, times_calls, times_ends);
         // ORDERING: Release, pairs with the Acquire in `read`: who sees the word sees what belongs to it.
         self.word.store(word.0, Ordering::Release);
     }
@@ -171,6 +172,10 @@ impl Shortcut {
     }
 
     fn read(&self) -> Word {
+        if bug(Bug::WordNotAcquired) {
+            // ORDERING: none, this is the defect.
+            return Word(self.word.load(Ordering::Relaxed));
+        }
         // ORDERING: Acquire, pairs with the Release in `publish`: `until` and `slow_after` are at least as new as the word.
         Word(self.word.load(Ordering::Acquire))
     }

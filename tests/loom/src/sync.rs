@@ -54,6 +54,10 @@ pub enum Bug {
     WordNotTaken,
     /// The breaker does not look again whether what it read beside the word belongs to it.
     WordNotReadAgain,
+    /// The breaker publishes words that cannot be told from those it took away.
+    WordNotNumbered,
+    /// The breaker reads the word without what was written before it.
+    WordNotAcquired,
     /// The retry budget lets go of its lock between the check and the booking.
     BudgetCheckThenAct,
     /// The counts of calls take the starts before the ends.

@@ -16,6 +16,7 @@ use seawall_loom::circuit_breaker::state::{
 };
 use seawall_loom::circuit_breaker::window::Counts;
 use seawall_loom::error::Reason;
+use seawall_loom::mode::Mode;
 use seawall_loom::sync::{Arc, Bug};
 use seawall_loom::{Threads, check, planted};
 
@@ -483,6 +484,64 @@ fn a_refusal_tells_the_time_of_the_state_that_refuses() {
     });
 }
 
+/// A success that ran for 3 s: slow where calls of a second are, and not where those of 5 s are.
+const RAN: Duration = Duration::from_secs(3);
+
+/// Nothing trips it in the models below.
+fn patient(slow_after: u64) -> CircuitBreakerConfig {
+    let config = config().window(Window::Calls(4)).minimum_calls(1).consecutive_failures(9);
+    config.slow_calls(Duration::from_secs(slow_after), 1.0)
+}
+
+#[test]
+fn a_success_is_left_in_the_word_it_was_judged_by() {
+    // The failure is slow. Before the update the success is not, and the failure comes after it; else both are slow.
+    let outcomes = [(1, 1), (2, 1), (2, 0)];
+    check_outcomes("B18 success beside a stricter update and a failure", Threads::Two, 20, outcomes, || {
+        let breaker = breaker(patient(5));
+        call(&breaker, Outcome::Success, ZERO);
+        breaker.stats(); // takes what waits in the word, which then says the same three times but for its version
+        let [good, bad] = [(); 2].map(|()| admit(&breaker, ZERO).0.unwrap());
+        let other = {
+            let breaker = breaker.clone();
+            thread::spawn(move || {
+                assert!(breaker.update(patient(1), ZERO).unwrap().transition.is_none());
+                report(&breaker, bad, Outcome::Failure, RAN)
+            })
+        };
+        assert_eq!(report(&breaker, good, Outcome::Success, RAN), None);
+        assert_eq!(other.join().unwrap(), None);
+        let stats = quiescent(&breaker);
+        assert_eq!((stats.window.calls, stats.window.failed), (3, 1));
+        (stats.window.slow, stats.consecutive_failures)
+    });
+}
+
+#[test]
+fn a_success_is_judged_by_what_belongs_to_the_state_that_admitted_it() {
+    // Switched off it is a passenger; admitted before that it is stale, or counted and forgotten; after it, it is slow.
+    let outcomes = [(0, 0), (1, 1)];
+    check_outcomes("B19 success beside off and on again", Threads::Two, 20, outcomes, || {
+        let breaker = breaker(patient(5));
+        let other = {
+            let breaker = breaker.clone();
+            thread::spawn(move || {
+                for config in [patient(5).mode(Mode::Disabled), patient(1)] {
+                    assert!(breaker.update(config, ZERO).unwrap().transition.is_some());
+                }
+            })
+        };
+        let permit = admit(&breaker, ZERO).0.unwrap();
+        let opened = report(&breaker, permit, Outcome::Success, RAN);
+        other.join().unwrap();
+        let stats = quiescent(&breaker);
+        match opened {
+            Some(opened) => (opened.counts.calls, opened.counts.slow),
+            None => (stats.window.calls, stats.window.slow),
+        }
+    });
+}
+
 #[test]
 fn a_believed_stale_result_would_be_seen() {
     planted(Bug::StaleGeneration, "stale_result_changes_nothing", "a stale result");
@@ -511,4 +570,15 @@ fn a_word_that_is_not_read_again_would_be_seen() {
 #[test]
 fn an_end_of_another_state_would_be_seen() {
     planted(Bug::WordNotReadAgain, "a_refusal_tells_the_time_of_the_state_that_refuses", "no order of the steps");
+}
+
+#[test]
+fn a_word_that_comes_back_as_it_was_would_be_seen() {
+    planted(Bug::WordNotNumbered, "a_success_is_left_in_the_word_it_was_judged_by", "no order of the steps");
+}
+
+#[test]
+fn a_word_without_what_belongs_to_it_would_be_seen() {
+    let model = "a_success_is_judged_by_what_belongs_to_the_state_that_admitted_it";
+    planted(Bug::WordNotAcquired, model, "no order of the steps");
 }
