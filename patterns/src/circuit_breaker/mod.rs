@@ -63,6 +63,7 @@
 //! | `stable_after` | 30 s | [`DEFAULT_STABLE_AFTER`] |
 //! | `probes`, `probe_success_rate`, `probe_timeout` | 3, 0.6, 10 s | [`DEFAULT_PROBES`], [`DEFAULT_PROBE_SUCCESS_RATE`], [`DEFAULT_PROBE_TIMEOUT`] |
 //! | `on_open`, `cancel` | refuse, neutral | [`OnOpen::Refuse`], [`CancelPolicy::Neutral`] |
+//! | `mode` | enforce | [`Mode`](crate::Mode) |
 //!
 //! | metric | what |
 //! |---|---|

@@ -152,7 +152,7 @@ pub struct Stats {
     pub stale: u64,
     /// Failures in a row.
     pub consecutive_failures: u32,
-    /// What the window holds.
+    /// What the window held when the latest outcome was counted: a window by time forgets when the next one comes.
     pub window: Counts,
 }
 
