@@ -101,7 +101,8 @@ impl Overrides {
         Scope { overrides: self, future }
     }
 
-    /// As [`scope`](Self::scope), for a plain function such as `Service::call`.
+    /// As [`scope`](Self::scope), for a plain function such as `Service::call`. It holds for what `f` calls, and no more for what
+    /// is called when the future that `f` returned is polled: the later attempts of a retry, say.
     pub fn enter<R>(self, f: impl FnOnce() -> R) -> R {
         let outer = CURRENT.get();
         let _restore = Restore(outer);
@@ -227,9 +228,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn every_attempt_of_a_call_has_the_timeout_of_its_request() {
         let layer = RetryLayer::new(RetryConfig::new("peer").max_attempts(2), RetryErrors::all_idempotent()).unwrap();
-        let service = layer.layer(slow(TimeoutConfig::attempt("peer", SECOND)));
-        let error = Overrides::new().attempt_timeout(2 * SECOND).scope(service.oneshot(())).await.unwrap_err();
+        let mut service = layer.layer(slow(TimeoutConfig::attempt("peer", SECOND)));
+        let patient = Overrides::new().attempt_timeout(2 * SECOND);
+        let error = patient.scope(service.clone().oneshot(())).await.unwrap_err();
         assert_eq!(find::<GaveUp>(&*error).unwrap().attempts, 2);
         assert_eq!(find::<Elapsed>(&*error).unwrap().after, 2 * SECOND, "the second attempt, too");
+        let only_called = patient.enter(|| service.call(()));
+        let error = only_called.await.unwrap_err();
+        assert_eq!(find::<Elapsed>(&*error).unwrap().after, SECOND, "the second attempt is made in a poll");
     }
 }
