@@ -392,6 +392,36 @@ mod tests {
     }
 
     #[test]
+    fn every_outcome_of_many_threads_is_in_the_window_once() {
+        // Nothing trips it, so that successes past the lock and failures under it meet all the time.
+        const EACH: u32 = 4_000;
+        let quiet = |window| config().minimum_calls(1).failure_rate(None).window(window);
+        for window in [Window::Calls(100_000), Window::Time(10 * SECOND)] {
+            let breaker = breaker(quiet(window));
+            std::thread::scope(|scope| {
+                for thread in 0..4 {
+                    let breaker = &breaker;
+                    scope.spawn(move || {
+                        for number in 0..EACH {
+                            let fails = number % 40 == thread * 10;
+                            let outcome = if fails { Outcome::Failure } else { Outcome::Success };
+                            assert_eq!(call(breaker, outcome, SECOND), None);
+                        }
+                    });
+                }
+                for _ in 0..100 {
+                    let stats = breaker.stats();
+                    assert_eq!(stats.admitted, stats.succeeded + stats.failed + stats.neutral + stats.in_flight);
+                }
+            });
+            let (calls, failed) = (u64::from(4 * EACH), u64::from(EACH / 10));
+            let stats = breaker.stats();
+            assert_eq!((stats.window.calls, stats.window.failed), (calls, failed));
+            assert_eq!((stats.succeeded, stats.failed, stats.in_flight), (calls - failed, failed, 0));
+        }
+    }
+
+    #[test]
     fn stale_result_is_ignored() {
         let breaker = breaker(config());
         let old: Vec<_> = (0..3).map(|_| admit(&breaker, Duration::ZERO).unwrap()).collect();
