@@ -4,7 +4,7 @@
 use seawall_benches::{BoxError, cases, measure, table};
 
 /// A quick look: the whole table in some seconds.
-const REPETITIONS: usize = 7;
+const REPETITIONS: usize = 3;
 
 #[expect(clippy::print_stdout, reason = "the table is what this program is for")]
 fn main() -> Result<(), BoxError> {

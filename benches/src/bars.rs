@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::drive::{Request, Wide};
-use crate::report::Row;
+use crate::report::{Row, shown};
 
 /// One bound on one of our figures.
 #[derive(Debug, Clone, Copy)]
@@ -87,14 +87,14 @@ pub struct Verdict {
     pub bar: Bar,
     /// The case, with the size of its request.
     pub case: String,
-    /// Our figure, divided by the peers' if there are any.
-    pub measured: f64,
+    /// Our figure, divided by the peers' if there are any; none if one of them is missing.
+    pub measured: Option<f64>,
 }
 
 impl Verdict {
-    /// Whether ours is within the bound.
-    pub fn is_met(&self) -> bool {
-        self.measured <= self.bar.at_most
+    /// Whether ours is within the bound, if that was measured.
+    pub fn is_met(&self) -> Option<bool> {
+        self.measured.map(|measured| measured <= self.bar.at_most)
     }
 }
 
@@ -115,9 +115,13 @@ impl fmt::Display for Verdict {
                 format!("of {}", rows.join(" + "))
             }
         };
-        let met = if self.is_met() { "met" } else { "NOT MET" };
-        let case = &self.case;
-        write!(f, "{case:<40} {figure:<14} {:>8.3} {of:<22} at most {at_most:<6.3} {met}", self.measured)
+        let met = match self.is_met() {
+            Some(true) => "met",
+            Some(false) => "NOT MET",
+            None => "not measured",
+        };
+        let (case, measured) = (&self.case, shown(self.measured, 3));
+        write!(f, "{case:<40} {figure:<14} {measured:>8} {of:<22} at most {at_most:<6.3} {met}")
     }
 }
 
@@ -126,25 +130,66 @@ pub fn verdicts(rows: &[Row]) -> Vec<Verdict> {
     let find = |group: &str, case: &str| rows.iter().find(|row| row.group == group && row.case == case);
     let judge = |bar: &Bar, suffix: &str| {
         let case = format!("{}{suffix}", bar.case);
-        let ours = bar.figure.of(find("seawall", &case)?);
+        let ours = find("seawall", &case)?;
         // What takes no request has one row for both sizes.
-        let unit = |&(group, case): &(&str, &str)| {
-            find(group, &format!("{case}{suffix}")).or_else(|| find(group, case)).map(|row| bar.figure.of(row))
-        };
-        let units = bar.of.iter().map(unit).collect::<Option<Vec<f64>>>()?;
-        let unit = if units.is_empty() { 1.0 } else { units.iter().sum() };
-        Some(Verdict { bar: *bar, case, measured: ours / unit })
+        let peer =
+            |&(group, case): &(&str, &str)| find(group, &format!("{case}{suffix}")).or_else(|| find(group, case));
+        let peers = bar.of.iter().map(peer).collect::<Option<Vec<&Row>>>()?;
+        let unit = if peers.is_empty() { Some(1.0) } else { peers.iter().map(|peer| bar.figure.of(peer)).sum() };
+        let measured = bar.figure.of(ours).zip(unit).map(|(ours, unit)| ours / unit);
+        Some(Verdict { bar: *bar, case, measured })
     };
     let sizes = [u64::SUFFIX, Wide::SUFFIX];
     sizes.iter().flat_map(|suffix| BARS.iter().filter_map(move |bar| judge(bar, suffix))).collect()
 }
 
 impl Figure {
-    fn of(self, row: &Row) -> f64 {
+    fn of(self, row: &Row) -> Option<f64> {
         match self {
             Self::OneThread => row.ns,
             Self::TwoThreads => row.ns_2threads,
-            Self::Allocations => row.allocs,
+            Self::Allocations => Some(row.allocs),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BAR: Bar = two_threads("semaphore", &[("tower", "semaphore")], 1.0);
+
+    fn row(group: &'static str, ns_2threads: Option<f64>) -> Row {
+        Row { group, case: "semaphore".to_owned(), ns: Some(30.0), ns_2threads, allocs: 0.0, bytes_per_key: None }
+    }
+
+    fn verdict(ours: Option<f64>, tower: Option<f64>) -> Verdict {
+        let verdicts = verdicts(&[row("seawall", ours), row("tower", tower)]);
+        verdicts.into_iter().find(|it| (it.bar.case, it.bar.figure) == (BAR.case, BAR.figure)).unwrap()
+    }
+
+    #[test]
+    fn a_bar_is_met_up_to_its_bound() {
+        assert_eq!(verdict(Some(50.0), Some(100.0)).is_met(), Some(true));
+        assert_eq!(verdict(Some(100.0), Some(100.0)).is_met(), Some(true));
+        let over = verdict(Some(101.0), Some(100.0));
+        assert_eq!((over.measured, over.is_met()), (Some(1.01), Some(false)));
+        assert!(over.to_string().ends_with("NOT MET"), "{over}");
+    }
+
+    #[test]
+    fn a_bar_without_its_figures_is_neither_met_nor_not() {
+        for (ours, tower) in [(None, Some(100.0)), (Some(50.0), None), (None, None)] {
+            let verdict = verdict(ours, tower);
+            assert_eq!((verdict.measured, verdict.is_met()), (None, None));
+            assert!(verdict.to_string().ends_with("not measured"), "{verdict}");
+        }
+    }
+
+    #[test]
+    fn a_bar_without_its_rows_is_left_out() {
+        assert!(verdicts(&[row("tower", Some(1.0))]).is_empty());
+        let judged = verdicts(&[row("seawall", Some(1.0))]);
+        assert!(judged.iter().all(|it| it.bar.of.is_empty()), "{judged:?}");
     }
 }

@@ -1,15 +1,16 @@
 //! What is measured: our layers and, under the same name, what does the same thing elsewhere.
 
+mod rates;
+
 use std::fmt;
-use std::future::{Future, Ready, ready};
-use std::num::NonZeroU32;
+use std::future::{Future, Ready, pending, poll_fn, ready};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use failsafe::futures::CircuitBreaker as _;
 use seawall::circuit_breaker::{Outcome, Window};
-use seawall::sliding_window::{self, Algorithm, SlidingWindowConfig, SlidingWindowLayer};
 use seawall::{
     BulkheadConfig, BulkheadLayer, CircuitBreakerConfig, CircuitBreakerLayer, Rejected, RetryConfig, RetryErrors,
     RetryLayer, SemaphoreConfig, SemaphoreLayer, TimeoutConfig, TimeoutLayer,
@@ -20,11 +21,12 @@ use tower::retry::backoff::{Backoff, ExponentialBackoffMaker, MakeBackoff};
 use tower::retry::budget::{Budget, TpsBudget};
 use tower::util::service_fn;
 use tower::{Layer, Service};
+use tower_resilience::bulkhead::{BulkheadError, BulkheadServiceError};
 use tower_resilience::circuitbreaker::{CircuitBreakerError, SlidingWindowType};
 use tower_resilience::retry::RetryBudgetBuilder;
 
 use crate::BoxError;
-use crate::drive::{Calls, Checks, Echo, Readings, Request, Runtimes, Wide, Work};
+use crate::drive::{Calls, Echo, Readings, Request, Runtimes, Wide, Work, bytes};
 
 /// The window of the breakers that count calls.
 const WINDOW_CALLS: u32 = 100;
@@ -42,6 +44,8 @@ const LIMIT: u32 = 64;
 const CALLS: u64 = 40_000;
 /// Calls per repetition where each goes through all calls before it: more would show nothing but their number.
 const FEW_CALLS: u64 = 4_000;
+/// Calls per repetition where each waits for a timer, a millisecond or two.
+const WAITING_CALLS: u64 = 20;
 
 /// One thing to measure.
 pub struct Case {
@@ -49,12 +53,15 @@ pub struct Case {
     pub group: &'static str,
     /// What it is, with the size of the request if that is not 8 bytes.
     pub case: String,
-    time: Timing,
-    time_two: Timing,
-    allocations: Timing,
+    time: Measured<f64>,
+    time_two: Measured<Option<f64>>,
+    allocations: Measured<f64>,
+    bytes: Box<dyn Fn() -> Result<i64, BoxError>>,
+    /// How many keys it holds, if any.
+    keys: Option<u64>,
 }
 
-type Timing = Box<dyn Fn(&Runtimes) -> Result<f64, BoxError>>;
+type Measured<T> = Box<dyn Fn(&Runtimes) -> Result<T, BoxError>>;
 
 impl Case {
     /// Nanoseconds per call, on one thread.
@@ -65,11 +72,11 @@ impl Case {
         (self.time)(runtimes)
     }
 
-    /// Nanoseconds per call in each of two tasks at the same time.
+    /// Nanoseconds per call in each of two tasks at the same time; none if the machine never let them.
     ///
     /// # Errors
     /// The layer cannot be made, or a task has panicked.
-    pub fn time_two(&self, runtimes: &Runtimes) -> Result<f64, BoxError> {
+    pub fn time_two(&self, runtimes: &Runtimes) -> Result<Option<f64>, BoxError> {
         (self.time_two)(runtimes)
     }
 
@@ -81,20 +88,34 @@ impl Case {
         (self.allocations)(runtimes)
     }
 
+    /// Bytes held for each key, where there are keys.
+    ///
+    /// # Errors
+    /// The layer cannot be made.
+    pub fn bytes_per_key(&self) -> Result<Option<f64>, BoxError> {
+        self.keys.map(|keys| Ok((self.bytes)()? as f64 / keys as f64)).transpose()
+    }
+
     fn new<W: Work>(
         group: &'static str,
         case: String,
         calls: u64,
         make: impl Fn() -> Result<W, BoxError> + Clone + 'static,
     ) -> Self {
-        let (make_one, make_two) = (make.clone(), make.clone());
+        let (make_one, make_two, make_kept) = (make.clone(), make.clone(), make.clone());
         Self {
             group,
             case,
             time: Box::new(move |runtimes| Ok(runtimes.time(make_one()?, calls))),
             time_two: Box::new(move |runtimes| runtimes.time_two(&make_two()?, calls)),
-            allocations: Box::new(move |runtimes| Ok(runtimes.allocations(make()?))),
+            allocations: Box::new(move |runtimes| Ok(runtimes.allocations(make()?, calls))),
+            bytes: Box::new(move || bytes(&make_kept)),
+            keys: None,
         }
+    }
+
+    fn of_keys(self, keys: u64) -> Self {
+        Self { keys: Some(keys), ..self }
     }
 }
 
@@ -107,16 +128,14 @@ impl fmt::Debug for Case {
 /// Everything that is measured, those of one name beside each other.
 pub fn cases() -> Vec<Case> {
     let mut cases = vec![Case::new("baseline", "Instant::now".to_owned(), CALLS, || Ok(Readings))];
-    cases.push(Case::new("governor", "check".to_owned(), CALLS, || {
-        let rate = governor::Quota::per_second(NonZeroU32::MAX);
-        Ok(Checks(Arc::new(governor::RateLimiter::direct(rate))))
-    }));
-    cases_with::<u64>(&mut cases);
-    cases_with::<Wide>(&mut cases);
+    let keys = rates::shuffled_keys();
+    cases.extend(rates::governors(&keys));
+    cases_with::<u64>(&mut cases, &keys);
+    cases_with::<Wide>(&mut cases, &keys);
     cases
 }
 
-fn cases_with<R: Request>(cases: &mut Vec<Case>) {
+fn cases_with<R: Request>(cases: &mut Vec<Case>, keys: &Arc<[u64]>) {
     cases.extend([answered::<R, _>("baseline", "inner service alone", || Ok(Echo))]);
 
     let name = "circuit_breaker closed";
@@ -274,11 +293,30 @@ fn cases_with<R: Request>(cases: &mut Vec<Case>) {
     ]);
 
     let name = "bulkhead full";
-    cases.extend([with::<R, _, _>("seawall", name, CALLS, is_refused, || {
-        let layer = BulkheadLayer::new(BulkheadConfig::new("bench", 1))?;
-        std::mem::forget(layer.handle().try_acquire()?);
-        Ok(layer.layer(Echo))
-    })]);
+    cases.extend([
+        with::<R, _, _>("seawall", name, CALLS, is_refused, || {
+            let layer = BulkheadLayer::new(BulkheadConfig::new("bench", 1))?;
+            std::mem::forget(layer.handle().try_acquire()?);
+            Ok(layer.layer(Echo))
+        }),
+        with::<R, _, _>(
+            "tower-resilience",
+            name,
+            WAITING_CALLS,
+            |_, answer: &Result<u64, BulkheadServiceError<BoxError>>| {
+                matches!(answer, Err(BulkheadServiceError::Bulkhead(BulkheadError::Timeout)))
+            },
+            || {
+                let builder = tower_resilience::bulkhead::BulkheadLayer::builder().max_concurrent_calls(1);
+                let layer = builder.reject_when_full().build()?;
+                let mut service = layer.layer(service_fn(|_: R| pending::<Result<u64, BoxError>>()));
+                let mut call = service.call(R::numbered(0));
+                at_once(poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending())))?;
+                std::mem::forget(call);
+                Ok(service)
+            },
+        ),
+    ]);
 
     let name = "timeout";
     cases.extend([
@@ -294,21 +332,7 @@ fn cases_with<R: Request>(cases: &mut Vec<Case>) {
         }),
     ]);
 
-    windows::<R>(cases);
-}
-
-fn windows<R: Request>(cases: &mut Vec<Case>) {
-    cases.extend([
-        answered::<R, _>("seawall", "sliding_window", || {
-            let config = SlidingWindowConfig::new("bench", sliding_window::MAX_LIMIT, WINDOW_TIME);
-            Ok(SlidingWindowLayer::new(config)?.layer(Echo))
-        }),
-        // A million calls take longer than the window, so that none is refused; the log holds those of the last millisecond.
-        answered::<R, _>("seawall", "sliding_window log", || {
-            let config = SlidingWindowConfig::new("bench", 1_000_000, Duration::from_millis(1));
-            Ok(SlidingWindowLayer::new(config.algorithm(Algorithm::Log))?.layer(Echo))
-        }),
-    ]);
+    rates::cases::<R>(cases, keys);
 }
 
 /// A case whose calls are all answered.
@@ -370,7 +394,7 @@ mod resilience {
 
 /// The result of a future that does not wait.
 fn at_once<F: Future>(future: F) -> Result<F::Output, BoxError> {
-    Ok(tokio::runtime::Builder::new_current_thread().build()?.block_on(future))
+    Ok(tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(future))
 }
 
 /// tower's retry with a budget, as its documentation asks the user to write it.

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::future::{Future, Ready, poll_fn, ready};
 use std::hint::{self, black_box};
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
@@ -81,8 +82,8 @@ impl<R: Request> Service<R> for Echo {
 
 /// Something to do many times.
 pub(crate) trait Work: Clone + Send + 'static {
-    /// Does it `calls` times.
-    fn run(&mut self, calls: u64) -> impl Future<Output = ()> + Send;
+    /// Does it once with each of the numbers.
+    fn run(&mut self, numbers: Range<u64>) -> impl Future<Output = ()> + Send;
 }
 
 /// Calls through a service.
@@ -113,8 +114,8 @@ where
     R: Request,
     C: Fn(u64, &Result<u64, S::Error>) -> bool + Clone + Send + Sync + 'static,
 {
-    async fn run(&mut self, calls: u64) {
-        for number in 0..calls {
+    async fn run(&mut self, numbers: Range<u64>) {
+        for number in numbers {
             let answer = match poll_fn(|cx| self.service.poll_ready(cx)).await {
                 Ok(()) => self.service.call(R::numbered(number)).await,
                 Err(error) => Err(error),
@@ -129,8 +130,8 @@ where
 pub(crate) struct Readings;
 
 impl Work for Readings {
-    async fn run(&mut self, calls: u64) {
-        for _ in 0..calls {
+    async fn run(&mut self, numbers: Range<u64>) {
+        for _ in numbers {
             black_box(now());
         }
     }
@@ -141,9 +142,26 @@ impl Work for Readings {
 pub(crate) struct Checks(pub(crate) Arc<governor::DefaultDirectRateLimiter>);
 
 impl Work for Checks {
-    async fn run(&mut self, calls: u64) {
-        for number in 0..calls {
+    async fn run(&mut self, numbers: Range<u64>) {
+        for number in numbers {
             assert!(self.0.check().is_ok(), "governor refused call {number}");
+        }
+    }
+}
+
+/// Checks of governor's rate limiter for each key, which is a value and no service.
+#[derive(Clone)]
+pub(crate) struct KeyChecks {
+    pub(crate) limiter: Arc<governor::DefaultKeyedRateLimiter<u64>>,
+    /// The key of each number, modulo their count.
+    pub(crate) keys: Arc<[u64]>,
+}
+
+impl Work for KeyChecks {
+    async fn run(&mut self, numbers: Range<u64>) {
+        for number in numbers {
+            let key = &self.keys[number as usize % self.keys.len()];
+            assert!(self.limiter.check_key(key).is_ok(), "governor refused call {number}");
         }
     }
 }
@@ -171,25 +189,30 @@ impl Runtimes {
     pub(crate) fn time(&self, mut work: impl Work, calls: u64) -> f64 {
         without_counting(|| {
             self.one.block_on(async {
-                work.run(calls / 10).await;
+                work.run(0..calls / 10).await;
                 let start = now();
-                work.run(calls).await;
+                work.run(0..calls).await;
                 nanos_per_call(start, calls)
             })
         })
     }
 
-    /// Nanoseconds per call in each of two tasks that run at the same time; not a number where they never ended.
-    pub(crate) fn time_two(&self, work: &impl Work, calls: u64) -> Result<f64, BoxError> {
+    /// Nanoseconds per call in each of two tasks that run at the same time; none where they never did, or never ended.
+    pub(crate) fn time_two(&self, work: &impl Work, calls: u64) -> Result<Option<f64>, BoxError> {
         /// On a busy machine a worker waits for its processor now and then; so often in a row it hardly does.
-        const TRIES: u32 = 10;
-        /// A hundred times what the slowest case takes. A peer that loses a wake-up must not stop the whole run.
-        const LIMIT: Duration = Duration::from_secs(20);
-        let mut best = (-1.0, f64::NAN);
+        const TRIES: u32 = 5;
+        /// Ten times what the slowest case takes. A peer that loses a wake-up must not stop the whole run.
+        const LIMIT: Duration = Duration::from_secs(5);
+        /// Of two tasks that took turns for longer, the figure would be mostly what one of them costs alone.
+        const LEAST_OVERLAP: f64 = 0.5;
+        /// As good as it gets.
+        const ENOUGH: f64 = 0.9;
+        let (mut overlap, mut nanos) = (LEAST_OVERLAP, None);
         for _ in 0..TRIES {
             let together = Arc::new(Together::default());
-            let tasks = [(); 2].map(|()| {
-                let mut task = Box::pin(Arc::clone(&together).run(work.clone(), calls));
+            // Half a round apart: else each call of one would follow the same call of the other.
+            let tasks = [0, calls / 2].map(|first| {
+                let mut task = Box::pin(Arc::clone(&together).run(work.clone(), first..first + calls));
                 self.two.spawn(poll_fn(move |cx| without_counting(|| task.as_mut().poll(cx))))
             });
             let stop = tasks.each_ref().map(|task| task.abort_handle());
@@ -197,32 +220,37 @@ impl Runtimes {
             let both = async { Ok::<_, BoxError>((first.await?, second.await?)) };
             let Ok(shares) = self.one.block_on(async { timeout(LIMIT, both).await }) else {
                 stop.iter().for_each(AbortHandle::abort);
-                continue;
+                break;
             };
             let (first, second) = shares?;
-            let overlap = first.overlap(&second);
-            if overlap > best.0 {
-                // Over the calls of both: a lock that prefers whoever had it last lets one task make more of them.
-                let nanos = (first.took() + second.took()).as_secs_f64() * 1e9;
-                best = (overlap, nanos / (first.calls + second.calls) as f64);
+            if first.overlap(&second) >= overlap {
+                overlap = first.overlap(&second);
+                nanos = Some(first.nanos_per_call(&second));
             }
-            // One after the other, they would show what one of them costs alone.
-            if overlap > 0.9 {
+            if overlap > ENOUGH {
                 break;
             }
         }
-        Ok(best.1)
+        Ok(nanos)
     }
 
-    /// Allocations per call, once warm.
-    pub(crate) fn allocations(&self, mut work: impl Work) -> f64 {
-        const COUNTED: u64 = 1000;
-        self.one.block_on(work.run(COUNTED));
-        let mut count = |calls| allocation_counter::measure(|| self.one.block_on(work.run(calls))).count_total;
+    /// Allocations per call, once warm; of 1,000 calls, or `calls` if those are fewer.
+    pub(crate) fn allocations(&self, mut work: impl Work, calls: u64) -> f64 {
+        let calls = calls.min(1000);
+        self.one.block_on(work.run(0..calls));
+        let mut count = |calls| allocation_counter::measure(|| self.one.block_on(work.run(0..calls))).count_total;
         // The runtime's own work for a `block_on` is the same whatever runs in it.
         let idle = count(0);
-        count(COUNTED).saturating_sub(idle) as f64 / COUNTED as f64
+        count(calls).saturating_sub(idle) as f64 / calls as f64
     }
+}
+
+/// The bytes that what `make` makes holds.
+pub(crate) fn bytes<T>(make: impl FnOnce() -> Result<T, BoxError>) -> Result<i64, BoxError> {
+    let mut made = None;
+    let held = allocation_counter::measure(|| made = Some(make())).bytes_current;
+    made.transpose()?;
+    Ok(held)
 }
 
 /// What two tasks share to start and to stop at the same time.
@@ -250,25 +278,32 @@ impl Share {
         let whole = self.end.max(other.end) - self.start.min(other.start);
         both.as_secs_f64() / whole.as_secs_f64()
     }
+
+    /// Over the calls of both: a lock that prefers whoever had it last lets one task make more of them.
+    fn nanos_per_call(&self, other: &Self) -> f64 {
+        (self.took() + other.took()).as_secs_f64() * 1e9 / (self.calls + other.calls) as f64
+    }
 }
 
 impl Together {
-    async fn run(self: Arc<Self>, mut work: impl Work, calls: u64) -> Share {
+    async fn run(self: Arc<Self>, mut work: impl Work, numbers: Range<u64>) -> Share {
         /// Calls between two looks at whether the other task has come to its end.
         const CHUNK: u64 = 50;
-        work.run(calls / 10).await;
+        let warm_up = (numbers.end - numbers.start) / 10;
+        work.run(numbers.start..numbers.start + warm_up).await;
         while !self.meet() {
             tokio::task::yield_now().await;
         }
-        let (start, mut done) = (now(), 0);
+        let (start, mut next) = (now(), numbers.start);
         // ORDERING: Relaxed (both), a hint to stop: nothing else is read because of it.
-        while done < calls && !self.over.load(Ordering::Relaxed) {
-            work.run(CHUNK).await;
-            done += CHUNK;
+        while next < numbers.end && !self.over.load(Ordering::Relaxed) {
+            let chunk = next..numbers.end.min(next + CHUNK);
+            next = chunk.end;
+            work.run(chunk).await;
         }
         let end = now();
         self.over.store(true, Ordering::Relaxed);
-        Share { calls: done, start, end }
+        Share { calls: next - numbers.start, start, end }
     }
 
     /// Waits a moment, without letting go of the worker, for the other task to be there at the same time; whether it was.
