@@ -3,7 +3,7 @@
 
 use seawall_benches::{BoxError, cases, measure, table};
 
-/// A quick look: the whole table in some seconds.
+/// A quick look: the whole table in less than a minute, on a busy machine too.
 const REPETITIONS: usize = 3;
 
 #[expect(clippy::print_stdout, reason = "the table is what this program is for")]

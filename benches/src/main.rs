@@ -11,7 +11,7 @@ use seawall_benches::{BoxError, cases, measure, table};
 #[derive(Debug, Parser)]
 #[command(name = "layers")]
 struct Options {
-    /// Write the rows to this file, as a JSON array of {group, case, ns, ns_2threads, allocs}
+    /// Write the rows to this file, as a JSON array of {group, case, ns, ns_2threads, allocs, bytes_per_key}; a figure that is missing is null
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
     /// Repetitions, of which the median is reported

@@ -25,7 +25,7 @@ fn refuses(case: &str) -> bool {
 #[test]
 fn the_happy_path_of_every_layer_allocates_nothing() {
     let counted = allocations(|case| !refuses(case)).unwrap();
-    assert_eq!(counted.len(), 20, "ten cases, two sizes of the request: {counted:?}");
+    assert_eq!(counted.len(), 24, "twelve cases, two sizes of the request: {counted:?}");
     for (case, allocations) in counted {
         assert_eq!(allocations, 0.0, "{case}");
     }
@@ -34,7 +34,7 @@ fn the_happy_path_of_every_layer_allocates_nothing() {
 #[test]
 fn a_refusal_allocates_at_most_its_boxed_error() {
     let counted = allocations(refuses).unwrap();
-    assert_eq!(counted.len(), 10, "five cases, two sizes of the request: {counted:?}");
+    assert_eq!(counted.len(), 12, "six cases, two sizes of the request: {counted:?}");
     for (case, allocations) in counted {
         assert_eq!(allocations, 1.0, "{case}");
     }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use allocation_counter::measure;
 use seawall::keyed::{KeyedConfig, KeyedHandle, Quota};
+use seawall::token_bucket::Rate;
+use seawall_benches::BoxError;
 use tokio::runtime::Builder;
 use tokio::time::advance;
 
@@ -14,9 +16,9 @@ const KEYS: u32 = 12_000;
 const ROUNDS: u64 = 84;
 
 /// Bytes held after the first `KEYS` keys, and after each further such round when those before owe nothing any more.
-fn held(quota: Quota) -> Vec<i64> {
-    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let keyed = KeyedHandle::new(KeyedConfig::new("clients", quota).max_keys(KEYS)).unwrap();
+fn held(quota: Quota) -> Result<Vec<i64>, BoxError> {
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build()?;
+    let keyed = KeyedHandle::new(KeyedConfig::new("clients", quota).max_keys(KEYS))?;
     let mut bytes = 0;
     let rounds = (0..ROUNDS).map(|round| {
         let entered = runtime.enter();
@@ -30,13 +32,13 @@ fn held(quota: Quota) -> Vec<i64> {
         runtime.block_on(advance(2 * WINDOW));
         bytes
     });
-    rounds.collect()
+    Ok(rounds.collect())
 }
 
 #[test]
 fn memory_is_flat_after_a_million_distinct_keys() {
-    for quota in [Quota::sliding_window(10, WINDOW)] {
-        let held = held(quota);
+    for quota in [Quota::token_bucket(Rate::new(10, WINDOW), 10), Quota::sliding_window(10, WINDOW)] {
+        let held = held(quota).unwrap();
         let per_key = held[0] / i64::from(KEYS);
         println!("{quota:?}: {per_key} bytes a key");
         assert!((8..1024).contains(&per_key), "{per_key} bytes a key");

@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use seawall::keyed::{KeyedConfig, KeyedLayer, Quota};
 use seawall::sliding_window::{self, Algorithm, SlidingWindowConfig, SlidingWindowLayer};
+use seawall::token_bucket::{Rate, TokenBucketConfig, TokenBucketLayer};
 use tower::{Layer, Service};
 
 use super::{CALLS, Case, NEVER, WINDOW_TIME, answered, is_answer, is_refused, with};
@@ -17,8 +18,10 @@ use crate::drive::{Checks, Echo, KeyChecks, Request};
 
 /// Keys that are known before the first call.
 const KEYS: u64 = 100_000;
+/// As fast as a bucket fills, and as much as it may hold: no call waits for a token.
+const FAST: Rate = Rate::per_second(1_000_000_000);
 /// More than any key is called in a measurement.
-const BURST: u32 = 10_000;
+const BURST: u32 = 100;
 
 /// Every key once, in an order that says nothing of where it lies.
 pub(super) fn shuffled_keys() -> Arc<[u64]> {
@@ -37,7 +40,7 @@ pub(super) fn governors(keys: &Arc<[u64]>) -> [Case; 2] {
         }),
         Case::new("governor", "check_key".to_owned(), KEYS, move || {
             let burst = NonZeroU32::new(BURST).ok_or("a burst of none")?;
-            let quota = governor::Quota::with_period(WINDOW_TIME).ok_or("a period of none")?.allow_burst(burst);
+            let quota = governor::Quota::with_period(NEVER).ok_or("a period of none")?.allow_burst(burst);
             let limiter = governor::RateLimiter::keyed(quota);
             for key in 0..KEYS {
                 limiter.check_key(&key).map_err(|_| "governor refused a first call")?;
@@ -51,6 +54,14 @@ pub(super) fn governors(keys: &Arc<[u64]>) -> [Case; 2] {
 /// Ours.
 pub(super) fn cases<R: Request>(cases: &mut Vec<Case>, keys: &Arc<[u64]>) {
     cases.extend([
+        answered::<R, _>("seawall", "token_bucket", || {
+            Ok(TokenBucketLayer::new(TokenBucketConfig::new("bench", FAST, FAST.tokens))?.layer(Echo))
+        }),
+        with::<R, _, _>("seawall", "token_bucket limited", CALLS, is_refused, || {
+            let layer = TokenBucketLayer::new(TokenBucketConfig::new("bench", Rate::every(NEVER), 1))?;
+            drop(layer.handle().try_acquire()?);
+            Ok(layer.layer(Echo))
+        }),
         answered::<R, _>("seawall", "sliding_window", || {
             let config = SlidingWindowConfig::new("bench", sliding_window::MAX_LIMIT, WINDOW_TIME);
             Ok(SlidingWindowLayer::new(config)?.layer(Echo))
@@ -68,9 +79,13 @@ pub(super) fn cases<R: Request>(cases: &mut Vec<Case>, keys: &Arc<[u64]>) {
     ]);
 
     let window = |limit| Quota::sliding_window(limit, NEVER);
-    let (known, limited) = (Arc::clone(keys), Arc::clone(keys));
+    // No key is as good as new, and forgotten, before the measurement ends.
+    let bucket = Quota::token_bucket(Rate::every(NEVER), BURST);
+    let [buckets, windows, limited] = [(); 3].map(|()| Arc::clone(keys));
     cases.extend([
-        with::<R, _, _>("seawall", "keyed sliding_window", KEYS, is_answer, move || keyed(window(BURST), &known))
+        with::<R, _, _>("seawall", "keyed token_bucket", KEYS, is_answer, move || keyed(bucket, &buckets))
+            .of_keys(KEYS),
+        with::<R, _, _>("seawall", "keyed sliding_window", KEYS, is_answer, move || keyed(window(BURST), &windows))
             .of_keys(KEYS),
         with::<R, _, _>("seawall", "keyed limited", KEYS, is_refused, move || keyed(window(1), &limited)),
     ]);
