@@ -79,10 +79,9 @@ impl Fault {
     /// The bad layer over a probe.
     pub fn subject(self) -> Subject {
         let layer = BadLayer { fault: self, in_flight: Arc::default() };
-        let subject = Subject::of(layer, |layer| {
-            // ORDERING: Relaxed, a count.
-            layer.in_flight.load(Ordering::Relaxed)
-        });
+        let in_flight = Arc::clone(&layer.in_flight);
+        // ORDERING: Relaxed, a count.
+        let subject = Subject::uncounted(layer).counted(move || in_flight.load(Ordering::Relaxed));
         match self {
             OnlyRefuses | RefusesWithTheReservation | RefusesAfterTheCall => subject.refuses(),
             _ => subject,

@@ -1,5 +1,6 @@
 //! A layer over a probe, its types erased, so that one suite runs over all of them.
 
+use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -33,18 +34,19 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// `layer`, whose calls in flight `in_flight` counts.
+    /// `layer`, whose calls in flight `in_flight` counts. That its services and calls can be shown in a log is part of the
+    /// contract, which the compiler checks here.
     pub fn of<L>(layer: L, in_flight: impl Fn(&L) -> u64 + 'static) -> Self
     where
         L: Layer<Probe> + Clone + 'static,
-        L::Service: Service<u64, Response = u64, Error = BoxError, Future: Send + 'static>,
-        L::Service: Clone + Send + Sync + 'static,
+        L::Service: Service<u64, Response = u64, Error = BoxError, Future: Debug + Send + 'static>,
+        L::Service: Clone + Debug + Send + Sync + 'static,
     {
         let counted = layer.clone();
-        Self { in_flight: Some(Box::new(move || in_flight(&counted))), ..Self::uncounted(layer) }
+        Self::uncounted(layer).counted(move || in_flight(&counted))
     }
 
-    /// As [`of`](Self::of), for a layer that counts nothing.
+    /// A layer that counts nothing, and that may break the rest of the contract too.
     pub fn uncounted<L>(layer: L) -> Self
     where
         L: Layer<Probe> + 'static,
@@ -64,6 +66,11 @@ impl Subject {
             in_flight: None,
             late: false,
         }
+    }
+
+    /// `in_flight` counts the calls in flight.
+    pub fn counted(self, in_flight: impl Fn() -> u64 + 'static) -> Self {
+        Self { in_flight: Some(Box::new(in_flight)), ..self }
     }
 
     /// The layer refuses every call.
