@@ -86,12 +86,13 @@ where
                 }
                 StateProjection::Waiting { mut wait, call } => {
                     let granted = ready!(wait.as_mut().poll(cx));
+                    // Whom only the mode lets through is counted as refused, and must not be so again.
+                    let patience = if granted.is_ok() { wait.patience() } else { Patience::unbounded() };
                     let permit = match granted.or_else(|refusal| Permit::refused(wait.core(), refusal)) {
                         Ok(permit) => permit,
                         Err(rejected) => break Err(rejected.into()),
                     };
                     let Some((service, request)) = call.take() else { return Poll::Pending };
-                    let patience = wait.patience();
                     State::Readying { permit: Some(permit), service, request: Some(request), patience, timer: None }
                 }
                 StateProjection::Readying { permit, service, request, patience, timer } => {

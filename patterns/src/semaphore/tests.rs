@@ -324,6 +324,28 @@ async fn observing_refuses_nothing_and_counts_what_it_would() {
     assert_eq!(semaphore.stats().calls.in_flight, 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_call_that_the_mode_lets_through_counts_as_refused_once() {
+    let layer = SemaphoreLayer::new(config()).unwrap();
+    let semaphore = layer.handle();
+    let _held = semaphore.try_acquire().unwrap();
+    let slow = Slow::new(1);
+    let mut service = layer.layer(slow.clone());
+    let (_answer, receiver) = oneshot::channel();
+    let mut call = Box::pin(service.ready().await.unwrap().call(receiver));
+    assert!(poll_now(call.as_mut()).is_pending());
+    // Let through, it waits for the inner service, for longer than it would have waited in line.
+    let token = slow.tokens.clone().acquire_owned().await.unwrap();
+    semaphore.update(config().mode(Mode::Observe)).unwrap();
+    assert!(poll_now(call.as_mut()).is_pending());
+    advance(3600 * SECOND).await;
+    assert!(poll_now(call.as_mut()).is_pending());
+    assert_eq!(semaphore.stats().calls.rejected, 1);
+    drop(token);
+    assert!(poll_now(call.as_mut()).is_pending());
+    assert_eq!((semaphore.stats().calls.rejected, slow.calls.load(Ordering::Relaxed)), (1, 1));
+}
+
 fn in_readiness(max_waiting: u32) -> SemaphoreLayer {
     SemaphoreLayer::new(config().max_waiting(max_waiting).waiting(Waiting::InReadiness)).unwrap()
 }
