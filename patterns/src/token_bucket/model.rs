@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::bucket::{Bucket, Taken};
-use super::config::{Rate, check_rate};
+use super::bucket::{Bucket, Joined, Taken};
+use super::config::{MAX_PER, Rate, check_rate};
 use super::gcra::{Setting, Shortage};
 
 /// The start of every script: late enough to go back from, and no multiple of anything.
@@ -283,4 +283,39 @@ fn bound(settings: &[(Rate, u32, u64)], from: u64, to: u64) -> f64 {
         bound += (end as f64 - start as f64) * per_nano + tick;
     }
     bound
+}
+
+#[test]
+fn at_the_ends_of_every_range_nothing_overflows_and_nothing_passes_for_free() {
+    let nano = Duration::from_nanos(1);
+    let month = MAX_PER;
+    let settings = [
+        (Rate::new(1, nano), 1),
+        (Rate::per_second(1_000_000_000), u32::MAX),
+        (Rate::new(500_000_001, Duration::from_secs(1)), u32::MAX),
+        (Rate::every(month), 1),
+        (Rate::new(u32::MAX, month), u32::MAX),
+        (Rate::new(u32::MAX - 1, month - nano), u32::MAX - 1),
+    ];
+    let times = [0, 1, 1 << 61, (1 << 62) - 1, 1 << 62, u64::MAX].map(Duration::from_nanos);
+    for (rate, burst) in settings {
+        check_rate(rate, burst).unwrap();
+        for now in times.into_iter().chain([Duration::MAX]) {
+            let bucket = Bucket::new(Setting::new(rate, burst), 3);
+            let mut admitted = 0_u64;
+            for cost in [1, burst, burst - 1, 1, u32::MAX] {
+                admitted += bucket.try_take(cost, now).map_or(0, |_| u64::from(cost));
+            }
+            // Within a tick, which is a token at most.
+            assert!((u64::from(burst)..=u64::from(burst) + 1).contains(&admitted), "{admitted} of {burst} at {now:?}");
+            for cost in [1, burst, burst] {
+                assert!(matches!(bucket.join(cost, now, |_| Ok::<_, ()>(())), Ok(Joined::Waits(_))));
+            }
+            for (rate, burst) in settings {
+                let _woken = bucket.update(Setting::new(rate, burst), Some(3), now);
+                bucket.drain(now);
+                assert_eq!(bucket.available(now), 0);
+            }
+        }
+    }
 }
