@@ -18,8 +18,9 @@ use seawall::keyed::{KeyedConfig, KeyedLayer, Quota};
 use seawall::sliding_window::{Algorithm, DEFAULT_ALGORITHM};
 use seawall::token_bucket::Rate;
 use seawall::{
-    Backoff, BulkheadConfig, BulkheadLayer, RetryConfig, RetryErrors, RetryLayer, SemaphoreConfig, SemaphoreLayer,
-    SlidingWindowConfig, SlidingWindowLayer, TimeoutConfig, TimeoutLayer, TokenBucketConfig, TokenBucketLayer, Waiting,
+    Backoff, BulkheadConfig, BulkheadLayer, Mode, RetryConfig, RetryErrors, RetryLayer, SemaphoreConfig,
+    SemaphoreLayer, SlidingWindowConfig, SlidingWindowLayer, TimeoutConfig, TimeoutLayer, TokenBucketConfig,
+    TokenBucketLayer, Waiting,
 };
 use seawall_tests::say;
 use subject::Subject;
@@ -51,12 +52,22 @@ contract! {
     semaphore: Subject::of(semaphore_layer(permits(4)), |layer| layer.handle().stats().calls.in_flight),
     semaphore_full: full(permits(1).max_waiting(0)),
     semaphore_waiting: full(permits(1).max_wait(20 * MS)),
+    semaphore_closed: {
+        let layer = semaphore_layer(permits(4));
+        layer.handle().close();
+        Subject::of(layer, |layer| layer.handle().stats().calls.in_flight).refuses()
+    },
+    semaphore_full_observed: Subject::of(
+        held(permits(1).mode(Mode::Observe)),
+        |layer| layer.handle().stats().calls.in_flight - 1,
+    ),
     semaphore_in_readiness: Subject::of(
         semaphore_layer(permits(4).waiting(Waiting::InReadiness)),
         |layer| layer.handle().stats().calls.in_flight,
     ),
     token_bucket: Subject::of(bucket_layer(tokens(100)), |layer| layer.handle().stats().calls.in_flight),
     token_bucket_empty: drained(tokens(1)).refuses(),
+    token_bucket_empty_observed: drained(tokens(1).mode(Mode::Observe)),
     token_bucket_waiting_too_long: drained(tokens(1).max_waiting(4).max_wait(20 * MS)).refuses(),
     token_bucket_in_readiness: Subject::of(
         bucket_layer(tokens(200).max_waiting(4).waiting(Waiting::InReadiness)),
@@ -71,6 +82,11 @@ contract! {
         |layer| layer.handle().stats().calls.in_flight,
     ),
     bulkhead_full: Subject::of(occupied(room(1)), |l| l.handle().stats().calls.in_flight - 1).refuses(),
+    bulkhead_closed: {
+        let layer = bulkhead_layer(room(4));
+        layer.handle().close();
+        Subject::of(layer, |layer| layer.handle().stats().calls.in_flight).refuses()
+    },
     bulkhead_waiting: {
         let layer = occupied(room(1).max_waiting(99).max_wait(20 * MS));
         Subject::of(layer, |layer| layer.handle().stats().calls.in_flight - 1).refuses()
@@ -96,10 +112,14 @@ fn semaphore_layer(config: SemaphoreConfig) -> SemaphoreLayer {
 }
 
 /// A semaphore whose one permit never comes back; it is no call of the layer.
-fn full(config: SemaphoreConfig) -> Subject {
+fn held(config: SemaphoreConfig) -> SemaphoreLayer {
     let layer = semaphore_layer(config);
     std::mem::forget(layer.handle().try_acquire().unwrap());
-    Subject::of(layer, |layer| layer.handle().stats().calls.in_flight - 1).refuses()
+    layer
+}
+
+fn full(config: SemaphoreConfig) -> Subject {
+    Subject::of(held(config), |layer| layer.handle().stats().calls.in_flight - 1).refuses()
 }
 
 /// So many at once, and one more in three hours: later than any rule waits.
