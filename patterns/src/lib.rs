@@ -28,8 +28,8 @@
 //!
 //! # Features
 //!
-//! `metrics` and `tracing` are on by default; `serde`, `http`, `backoff`, `backon` and `test-util` are off. The README says
-//! what each adds and why.
+//! `metrics` and `tracing` are on by default; `serde`, `http`, `backoff`, `backon`, `governor` and `test-util` are off. The
+//! README says what each adds and why.
 
 pub mod adapters;
 pub mod admission;

@@ -46,6 +46,8 @@ fn a_configuration_survives_its_file() {
     survives(KeyedConfig::new("clients", quota).global(quota).max_keys(9));
     survives(KeyedConfig::new("clients", Quota::sliding_window(10, second)));
     survives(TokenBucketConfig::new("peer", Rate::per_second(3), 5).max_waiting(7).mode(Mode::Observe));
+    #[cfg(feature = "governor")]
+    survives(seawall::adapters::governor::GovernorConfig::new("peer").max_cost(5).mode(Mode::Observe));
     survives(SlidingWindowConfig::new("mail", 100, second).algorithm(Algorithm::Log).mode(Mode::Observe));
 }
 

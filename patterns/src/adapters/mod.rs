@@ -4,8 +4,9 @@
 //! |---|---|---|
 //! | `backoff` | the delays of [`retry`](mod@crate::retry) | `backoff` |
 //! | `backon` | the delays of [`retry`](mod@crate::retry) | `backon` |
+//! | `governor` | the decisions of [`token_bucket`](crate::token_bucket) or [`keyed`](crate::keyed) | `governor` |
 //!
-//! A foreign policy says only how long to wait. How often, until when and at whose cost stays with [`RetryConfig`] and the
+//! A foreign policy of a retry says only how long to wait. How often, until when and at whose cost stays with [`RetryConfig`] and the
 //! [`RetryBudget`]; where the policy itself has no further delay, the call gives up with [`Stop::Exhausted`]. Every call gets a
 //! sequence of its own.
 //!
@@ -17,6 +18,8 @@
 pub mod backoff;
 #[cfg(feature = "backon")]
 pub mod backon;
+#[cfg(feature = "governor")]
+pub mod governor;
 
 #[cfg(test)]
 #[cfg(any(feature = "backoff", feature = "backon"))]

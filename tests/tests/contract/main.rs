@@ -9,10 +9,18 @@ mod rules;
 mod subject;
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
+use ::governor::RateLimiter;
+use ::governor::state::keyed::HashMapStateStore;
 use faults::{FOUND_BY, Fault};
 use rules::{Kept, Make, RULES};
+use seawall::adapters::governor::{
+    Clock, Direct, DirectLimiter, GovernorConfig, GovernorHandle, GovernorLayer, Keyed, KeyedLimiter, OneForAll,
+    keyed_limiter,
+};
 use seawall::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerLayer, OnOpen, Outcome};
 use seawall::keyed::{KeyedConfig, KeyedLayer, Quota};
 use seawall::sliding_window::{Algorithm, DEFAULT_ALGORITHM};
@@ -97,6 +105,14 @@ contract! {
     ),
     keyed: Subject::of(keyed_layer(100), |layer| layer.handle().stats().calls.in_flight),
     keyed_used_up: Subject::of(key_used_up(), |layer| layer.handle().stats().calls.in_flight).refuses(),
+    governor: Subject::of(governor_layer(100), |layer| layer.handle().stats().calls.in_flight),
+    governor_used_up: Subject::of(governor_without_tokens(), |layer| layer.handle().stats().calls.in_flight).refuses(),
+    governor_keyed: Subject::of(governor_keyed_layer(100), |layer| layer.handle().stats().calls.in_flight),
+    governor_keyed_used_up: {
+        let layer = governor_keyed_layer(1);
+        layer.handle().try_acquire(&7).unwrap().succeeded();
+        Subject::of(layer, |layer| layer.handle().stats().calls.in_flight).refuses()
+    },
     stack: peer_stack(),
     stack_with_a_retry: peer_stack().attempts(2),
 }
@@ -175,6 +191,34 @@ fn key_used_up() -> KeyedLayer<u32, fn(&u64) -> u32> {
     let layer = keyed_layer(1);
     layer.handle().try_acquire(7).unwrap().succeeded();
     layer
+}
+
+/// So many at once, and one more in an hour.
+fn hourly(burst: u32) -> ::governor::Quota {
+    ::governor::Quota::with_period(HOUR).unwrap().allow_burst(NonZeroU32::new(burst).unwrap())
+}
+
+fn governor_layer(burst: u32) -> GovernorLayer<Direct<DirectLimiter>, OneForAll> {
+    let limiter = RateLimiter::direct_with_clock(hourly(burst), Clock);
+    GovernorHandle::direct(GovernorConfig::new("peer"), Arc::new(limiter)).unwrap().layer()
+}
+
+/// No more for an hour.
+fn governor_without_tokens() -> GovernorLayer<Direct<DirectLimiter>, OneForAll> {
+    let layer = governor_layer(1);
+    layer.handle().try_acquire().unwrap().succeeded();
+    layer
+}
+
+type KeyedInMap = Keyed<KeyedLimiter<u32, HashMapStateStore<u32>>>;
+
+/// Every request has the same key.
+fn governor_keyed_layer(
+    burst: u32,
+) -> GovernorLayer<Keyed<KeyedLimiter<u32, HashMapStateStore<u32>>>, fn(&u64) -> u32> {
+    let limiter = keyed_limiter(hourly(burst), HashMapStateStore::<u32>::default(), 4);
+    let handle = GovernorHandle::keyed(GovernorConfig::new("peer"), Arc::new(limiter)).unwrap();
+    handle.layer((|_| 7) as fn(&u64) -> u32)
 }
 
 fn timeout_layer() -> TimeoutLayer {

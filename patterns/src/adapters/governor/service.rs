@@ -1,0 +1,87 @@
+//! The service, and what a limiter is asked of a request.
+
+use std::fmt;
+
+use super::handle::{GovernorHandle, Room};
+use super::limiter::Limiter;
+use crate::admission::{self, Admit, Cost, Decision, Gate, Limited, NoWait, OneUnit, Reserved};
+use crate::mode::Waiting;
+
+/// A service behind a limiter of governor; made by [`GovernorLayer`](super::GovernorLayer). See [`Limited`].
+pub type Governor<S, L, F, C = OneUnit> = Limited<S, Governed<L, F, C>>;
+/// One counted call; see [`admission::Permit`].
+pub type Permit<L> = admission::Permit<Room<L>>;
+/// A call through the layer; see [`admission::ResponseFuture`].
+pub type ResponseFuture<S, L, F, C, Req> = admission::ResponseFuture<S, Governed<L, F, C>, Req>;
+
+/// Whose a request is; a closure `Fn(&Request) -> K` is one.
+pub trait KeyOf<Req, K> {
+    /// The key of `request`.
+    fn key(&self, request: &Req) -> K;
+}
+
+impl<Req, K, F: Fn(&Req) -> K> KeyOf<Req, K> for F {
+    #[inline]
+    fn key(&self, request: &Req) -> K {
+        self(request)
+    }
+}
+
+/// All requests share one limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OneForAll;
+
+impl<Req> KeyOf<Req, ()> for OneForAll {
+    #[inline]
+    fn key(&self, _: &Req) {}
+}
+
+/// A limiter that knows whose a request is and what it costs.
+pub struct Governed<L, F, C> {
+    pub(super) governor: GovernorHandle<L>,
+    pub(super) key: F,
+    pub(super) cost: C,
+}
+
+impl<L, F, C> Gate for Governed<L, F, C> {
+    type Core = Room<L>;
+    type Wait = NoWait<Room<L>>;
+
+    #[inline]
+    fn waiting(&self) -> Waiting {
+        Waiting::InCall
+    }
+
+    #[inline]
+    fn reads_the_clock(&self) -> bool {
+        true
+    }
+
+    fn reserve(&self) -> Reserved<Room<L>, NoWait<Room<L>>> {
+        Reserved::Undecided
+    }
+}
+
+impl<L, F, C, Req> Admit<Req> for Governed<L, F, C>
+where
+    L: Limiter,
+    F: KeyOf<Req, L::Key>,
+    C: Cost<Req>,
+{
+    #[inline]
+    fn admit(&self, request: &Req) -> Decision<Room<L>, NoWait<Room<L>>> {
+        self.governor.room.try_acquire(&self.key.key(request), self.cost.cost(request)).into()
+    }
+}
+
+impl<L, F: Clone, C: Clone> Clone for Governed<L, F, C> {
+    fn clone(&self) -> Self {
+        Self { governor: self.governor.clone(), key: self.key.clone(), cost: self.cost.clone() }
+    }
+}
+
+impl<L, F, C> fmt::Debug for Governed<L, F, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.governor.fmt(f)
+    }
+}
