@@ -213,9 +213,7 @@ fn governor_without_tokens() -> GovernorLayer<Direct<DirectLimiter>, OneForAll> 
 type KeyedInMap = Keyed<KeyedLimiter<u32, HashMapStateStore<u32>>>;
 
 /// Every request has the same key.
-fn governor_keyed_layer(
-    burst: u32,
-) -> GovernorLayer<Keyed<KeyedLimiter<u32, HashMapStateStore<u32>>>, fn(&u64) -> u32> {
+fn governor_keyed_layer(burst: u32) -> GovernorLayer<KeyedInMap, fn(&u64) -> u32> {
     let limiter = keyed_limiter(hourly(burst), HashMapStateStore::<u32>::default(), 4);
     let handle = GovernorHandle::keyed(GovernorConfig::new("peer"), Arc::new(limiter)).unwrap();
     handle.layer((|_| 7) as fn(&u64) -> u32)
