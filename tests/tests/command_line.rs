@@ -88,7 +88,7 @@ async fn a_bad_flag_is_a_usage_error_that_names_it() {
         ("--node-id 1 --bootstrap --client-rate 5", "--client-limit-by"),
         ("--node-id 1 --bootstrap --client-limit-by address --client-rate 0", "--client-rate"),
         ("--node-id 1 --bootstrap --client-limit-by address --client-rate many", "--client-rate"),
-        ("--node-id 1 --bootstrap --client-limit-by api-key --client-rate 5000 --client-burst 1", "--client-burst"),
+        ("--node-id 1 --bootstrap --client-limit-by api-key --client-rate 5 --client-burst 0", "--client-burst"),
     ] {
         refused(&data, words, 2, &[part]).await;
     }

@@ -8,7 +8,7 @@ use seawall_tests::{Answer, Cluster, Request};
 /// Many more than the bursts below: all of them are sent in far less time than it takes to earn as many.
 const AT_ONCE: usize = 40;
 
-/// The flags for five requests of one client in any five seconds.
+/// The flags for five requests of one client at once, and one a second.
 fn limited_by(what: &str) -> [&str; 6] {
     ["--client-limit-by", what, "--client-rate", "1", "--client-burst", "5"]
 }

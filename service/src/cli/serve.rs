@@ -92,7 +92,7 @@ pub struct ServeArgs {
     #[arg(long, env = "SEAWALL_CLIENT_RATE", value_name = "REQUESTS", requires = "client_limit_by")]
     pub client_rate: Option<u32>,
 
-    /// Requests of one client at once: no more in any BURST / RATE seconds. By default those of one second
+    /// Requests of one client at once, after it has asked for nothing. By default those of one second
     #[arg(long, env = "SEAWALL_CLIENT_BURST", value_name = "REQUESTS", requires = "client_limit_by")]
     pub client_burst: Option<u32>,
 
