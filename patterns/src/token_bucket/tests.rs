@@ -3,6 +3,7 @@
 use std::future::{pending, ready};
 use std::time::Duration;
 
+use proptest::prelude::*;
 use tokio::time::{Instant, advance};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -342,4 +343,47 @@ async fn who_was_let_into_the_line_is_not_refused_because_timers_are_late() {
     }
     assert!((500..=600).contains(&admitted), "{admitted}");
     assert_eq!(in_vain, 0, "waited for nothing");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Who waits goes in the order of arrival, and at the very instant at which one who serves them one after the other
+    /// would let them go.
+    #[test]
+    fn those_in_line_go_in_order_and_on_the_instant(
+        period in 1..50_u64,
+        burst in 1..8_u64,
+        script in prop::collection::vec((0..120_u64, 1..8_u64), 1..60),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let (mut full_again, mut now, mut expected) = (0, 0, Vec::new());
+        let script: Vec<_> = script.into_iter().map(|(step, cost)| (step, cost.min(burst))).collect();
+        for (caller, (step, cost)) in script.iter().enumerate() {
+            now += step;
+            full_again = now.max(full_again) + cost * period;
+            expected.push((caller, now.max(full_again.saturating_sub(burst * period))));
+        }
+        let went = runtime.block_on(async {
+            let config = config().rate(Rate::every(period as u32 * MS)).burst(burst as u32);
+            let bucket = bucket(config.max_waiting(60).max_wait(3600 * SECOND));
+            let (start, (tell, mut told)) = (Instant::now(), tokio::sync::mpsc::unbounded_channel());
+            for (caller, (step, cost)) in script.into_iter().enumerate() {
+                tokio::time::sleep(step as u32 * MS).await;
+                let (bucket, tell) = (bucket.clone(), tell.clone());
+                tokio::spawn(async move {
+                    bucket.acquire_many(cost as u32).await.unwrap().succeeded();
+                    tell.send((caller, start.elapsed().as_millis() as u64)).unwrap();
+                });
+                tokio::task::yield_now().await;
+            }
+            drop(tell);
+            let mut went = Vec::new();
+            while let Some(one) = told.recv().await {
+                went.push(one);
+            }
+            went
+        });
+        prop_assert_eq!(went, expected);
+    }
 }
