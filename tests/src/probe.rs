@@ -27,6 +27,8 @@ struct State {
     limit: Option<usize>,
     /// The next instance that is polled for readiness fails.
     breaks: bool,
+    /// The next instance that is polled for readiness panics.
+    panics: bool,
     instances: usize,
     calls: Vec<Called>,
     held: usize,
@@ -165,6 +167,11 @@ impl Site {
         self.lock().breaks = true;
     }
 
+    /// The next instance that is polled for readiness panics, once.
+    pub fn panic_in_readiness(&self) {
+        self.lock().panics = true;
+    }
+
     /// Reservations that instances hold right now.
     pub fn held(&self) -> usize {
         self.lock().held
@@ -274,6 +281,10 @@ impl Service<u64> for Probe {
         state.polls_ready += 1;
         if Deadline::current().is_some() {
             state.polls_ready_under_a_deadline += 1;
+        }
+        if mem::take(&mut state.panics) {
+            drop(state);
+            panic!("the probe panics in readiness");
         }
         self.broken |= mem::take(&mut state.breaks);
         if self.broken {

@@ -244,10 +244,10 @@ impl Service<u64> for Bad {
 }
 
 /// A call under way.
-struct InFlight(Fault, Arc<AtomicU64>);
+pub struct InFlight(Fault, Arc<AtomicU64>);
 
 impl InFlight {
-    fn new(fault: Fault, count: &Arc<AtomicU64>) -> Self {
+    pub fn new(fault: Fault, count: &Arc<AtomicU64>) -> Self {
         // ORDERING: Relaxed, a count.
         count.fetch_add(1, Ordering::Relaxed);
         Self(fault, count.clone())

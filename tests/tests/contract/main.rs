@@ -1,21 +1,26 @@
 //! The contract of the layers: the same rules for each of them, and layers that break each rule.
 //!
 //! A layer joins with one line in [`contract!`]. A layer that has several states stands there once for each.
+//!
+//! Where calls wait and are then admitted, the line says so with [`Subject::waits`]: every rule then lets each call stand in
+//! line first. The rules of the line itself have nothing to say of a layer that admits or refuses at once.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod faults;
+mod queue;
 mod rules;
 mod subject;
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::governor::RateLimiter;
 use ::governor::state::keyed::HashMapStateStore;
-use faults::{FOUND_BY, Fault};
+use queue::Queue;
 use rules::{Kept, Make, RULES};
 use seawall::adapters::governor::{
     Clock, Direct, DirectLimiter, GovernorConfig, GovernorHandle, GovernorLayer, Keyed, KeyedLimiter, OneForAll,
@@ -23,6 +28,7 @@ use seawall::adapters::governor::{
 };
 use seawall::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerLayer, OnOpen, Outcome};
 use seawall::keyed::{KeyedConfig, KeyedLayer, Quota};
+use seawall::semaphore::Order;
 use seawall::sliding_window::{Algorithm, DEFAULT_ALGORITHM};
 use seawall::token_bucket::Rate;
 use seawall::{
@@ -60,6 +66,15 @@ contract! {
     semaphore: Subject::of(semaphore_layer(permits(4)), |layer| layer.handle().stats().calls.in_flight),
     semaphore_full: full(permits(1).max_waiting(0)),
     semaphore_waiting: full(permits(1).max_wait(20 * MS)),
+    semaphore_waits_then_admits: one_permit(permits(1).max_wait(DAY)),
+    semaphore_waits_for_the_newest_then_admits: one_permit(permits(1).max_wait(DAY).order(Order::Lifo)).newest_first(),
+    semaphore_waits_in_readiness_then_admits: one_permit(permits(1).waiting(Waiting::InReadiness)),
+    semaphore_waits_for_most_permits: {
+        let layer = semaphore_layer(permits(4).max_wait(DAY)).cost(|_: &u64| 3_u32).unwrap();
+        let semaphore = layer.handle();
+        Subject::of(layer, |layer| layer.handle().stats().calls.in_flight)
+            .waits(Waiting::InCall, Duration::ZERO, move || semaphore.try_acquire_many(3))
+    },
     semaphore_closed: {
         let layer = semaphore_layer(permits(4));
         layer.handle().close();
@@ -77,6 +92,8 @@ contract! {
     token_bucket_empty: drained(tokens(1)).refuses(),
     token_bucket_empty_observed: drained(tokens(1).mode(Mode::Observe)),
     token_bucket_waiting_too_long: drained(tokens(1).max_waiting(4).max_wait(20 * MS)).refuses(),
+    token_bucket_waits_then_admits: one_token(frequent().max_wait(DAY)),
+    token_bucket_waits_in_readiness_then_admits: one_token(frequent().waiting(Waiting::InReadiness)),
     token_bucket_in_readiness: Subject::of(
         bucket_layer(tokens(200).max_waiting(4).waiting(Waiting::InReadiness)),
         |layer| layer.handle().stats().calls.in_flight
@@ -99,6 +116,14 @@ contract! {
         let layer = occupied(room(1).max_waiting(99).max_wait(20 * MS));
         Subject::of(layer, |layer| layer.handle().stats().calls.in_flight - 1).refuses()
     },
+    bulkhead_partition_waits_then_admits: {
+        let layer = bulkhead_layer(room(2).partition("reads", 1).partition("writes", 1).max_waiting(99).max_wait(DAY));
+        let writes = layer.handle().partition("writes").unwrap();
+        Subject::of(layer.partition(|_: &u64| "writes").unwrap(), |layer| layer.handle().stats().calls.in_flight)
+            .waits(Waiting::InCall, Duration::ZERO, move || writes.try_acquire())
+    },
+    bulkhead_waits_then_admits: one_place(room(1).max_waiting(99).max_wait(DAY)),
+    bulkhead_waits_in_readiness_then_admits: one_place(room(1).max_waiting(99).waiting(Waiting::InReadiness)),
     bulkhead_in_readiness: Subject::of(
         bulkhead_layer(room(4).max_waiting(99).waiting(Waiting::InReadiness)),
         |layer| layer.handle().stats().calls.in_flight,
@@ -115,9 +140,12 @@ contract! {
     },
     stack: peer_stack(),
     stack_with_a_retry: peer_stack().attempts(2),
+    stack_waits_then_admits: stack_around_one_place(),
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// Longer than any rule takes: where this is the longest wait, nobody's patience ends.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn permits(limit: u32) -> SemaphoreConfig {
     SemaphoreConfig::new("peer", limit)
@@ -138,6 +166,14 @@ fn full(config: SemaphoreConfig) -> Subject {
     Subject::of(held(config), |layer| layer.handle().stats().calls.in_flight - 1).refuses()
 }
 
+/// Calls wait for the one permit.
+fn one_permit(config: SemaphoreConfig) -> Subject {
+    let (at, layer) = (config.waiting, semaphore_layer(config));
+    let semaphore = layer.handle();
+    Subject::of(layer, |layer| layer.handle().stats().calls.in_flight)
+        .waits(at, Duration::ZERO, move || semaphore.try_acquire())
+}
+
 /// So many at once, and one more in three hours: later than any rule waits.
 fn tokens(burst: u32) -> TokenBucketConfig {
     TokenBucketConfig::new("peer", Rate::every(3 * HOUR), burst)
@@ -152,6 +188,21 @@ fn drained(config: TokenBucketConfig) -> Subject {
     let layer = bucket_layer(config);
     layer.handle().drain();
     Subject::of(layer, |layer| layer.handle().stats().calls.in_flight)
+}
+
+/// One at once, and one more soon, for many calls to wait for.
+fn frequent() -> TokenBucketConfig {
+    TokenBucketConfig::new("peer", Rate::every(MS), 1).max_waiting(99)
+}
+
+/// Calls wait for the next token.
+fn one_token(config: TokenBucketConfig) -> Subject {
+    let (at, period, layer) = (config.waiting, config.rate.per, bucket_layer(config));
+    let bucket = layer.handle();
+    Subject::of(layer, |layer| layer.handle().stats().calls.in_flight).waits(at, period, move || {
+        bucket.drain();
+        Ok(())
+    })
 }
 
 fn window_layer(limit: u32, algorithm: Algorithm) -> SlidingWindowLayer {
@@ -178,6 +229,14 @@ fn occupied(config: BulkheadConfig) -> BulkheadLayer {
     let layer = bulkhead_layer(config);
     std::mem::forget(layer.handle().try_acquire().unwrap());
     layer
+}
+
+/// Calls wait for the one place of a bulkhead.
+fn one_place(config: BulkheadConfig) -> Subject {
+    let (at, layer) = (config.waiting, bulkhead_layer(config));
+    let bulkhead = layer.handle();
+    Subject::of(layer, |layer| layer.handle().stats().calls.in_flight)
+        .waits(at, Duration::ZERO, move || bulkhead.try_acquire())
 }
 
 /// Every request has the same key: the clones of a rule's service share its limit.
@@ -257,6 +316,19 @@ fn peer_stack() -> Subject {
     Subject::of(stack, move |_| calls.stats().in_flight.max(attempts.stats().in_flight))
 }
 
+/// Calls wait for the one place of a bulkhead amid the stack.
+fn stack_around_one_place() -> Subject {
+    let bulkhead = bulkhead_layer(room(1).max_waiting(99).max_wait(DAY));
+    let (calls, place) = (bulkhead.handle(), bulkhead.handle());
+    let total = TimeoutLayer::new(TimeoutConfig::total("peer", DAY)).unwrap();
+    let stack = ServiceBuilder::new().layer(total).layer(retry_layer()).layer(breaker(config())).layer(bulkhead);
+    Subject::of(stack.layer(timeout_layer()).into_inner(), move |_| calls.stats().calls.in_flight).waits(
+        Waiting::InCall,
+        Duration::ZERO,
+        move || place.try_acquire(),
+    )
+}
+
 fn keeps_the_contract(layer: &str, make: Make<'_>) {
     let broken: Vec<_> = RULES.iter().filter_map(|rule| rule.keep(make).err()).collect();
     say(&format!("contract: {layer} keeps {} of {} rules", RULES.len() - broken.len(), RULES.len()));
@@ -265,20 +337,29 @@ fn keeps_the_contract(layer: &str, make: Make<'_>) {
 
 #[test]
 fn every_rule_finds_the_layer_that_breaks_it() {
-    for (fault, name) in FOUND_BY {
-        let rule = RULES.iter().find(|rule| rule.name == *name).unwrap();
-        let kept: Kept = rule.keep(&|| fault.subject());
-        let message = kept.expect_err(&format!("{name} does not find {fault:?}"));
-        assert!(message.starts_with(name), "{message}");
-    }
-    let covered: BTreeSet<_> = FOUND_BY.iter().map(|(_, name)| *name).collect();
-    let rules: BTreeSet<_> = RULES.iter().map(|rule| rule.name).collect();
+    let at_once = faults::FOUND_BY.iter().map(|(fault, rule)| finds(rule, fault, &|| fault.subject()));
+    let in_line = queue::FOUND_BY.iter().map(|(fault, rule)| finds(rule, fault, &|| fault.subject()));
+    let found: Vec<_> = at_once.chain(in_line).collect();
+    let (rules, covered): (BTreeSet<_>, BTreeSet<_>) =
+        (RULES.iter().map(|rule| rule.name).collect(), found.iter().copied().collect());
     assert_eq!(covered, rules, "every rule is shown to find something");
-    say(&format!("contract: {} bad layers found by {} rules", FOUND_BY.len(), RULES.len()));
+    say(&format!("contract: {} bad layers found by {} rules", found.len(), RULES.len()));
+}
+
+/// The rule of this name finds the fault.
+fn finds(name: &'static str, fault: &dyn Debug, make: Make<'_>) -> &'static str {
+    let rule = RULES.iter().find(|rule| rule.name == name).unwrap();
+    let kept: Kept = rule.keep(make);
+    let message = kept.expect_err(&format!("{name} does not find {fault:?}"));
+    assert!(message.starts_with(name), "{message}");
+    name
 }
 
 #[test]
-fn no_rule_finds_fault_with_a_layer_that_does_nothing() {
-    keeps_the_contract("a layer that does nothing", &|| Fault::Nothing.subject());
-    keeps_the_contract("a layer that only refuses", &|| Fault::OnlyRefuses.subject());
+fn no_rule_finds_fault_with_a_layer_that_has_none() {
+    keeps_the_contract("a layer that does nothing", &|| faults::Fault::Nothing.subject());
+    keeps_the_contract("a layer that only refuses", &|| faults::Fault::OnlyRefuses.subject());
+    for at in [Waiting::InCall, Waiting::InReadiness] {
+        keeps_the_contract(&format!("a layer that waits {at:?}"), &|| Queue::subject(queue::Fault::Nothing, at));
+    }
 }
