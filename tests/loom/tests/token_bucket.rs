@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a model reports by panicking, in its helpers too")]
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -11,7 +10,7 @@ use std::time::Duration;
 use loom::future::block_on;
 use loom::thread;
 use seawall_loom::sync::{Arc, AtomicU64, Bug, Ordering};
-use seawall_loom::token_bucket::bucket::{Bucket, Joined, Taken, Turn, Waiter};
+use seawall_loom::token_bucket::bucket::{Bucket, Joined, Turn, Waiter};
 use seawall_loom::token_bucket::config::Rate;
 use seawall_loom::token_bucket::gcra::{Setting, Shortage};
 use seawall_loom::{Threads, check, planted};
@@ -39,6 +38,12 @@ fn took(bucket: &Bucket, cost: u32, now: u64) -> u32 {
     if bucket.try_take(cost, at(now)).is_ok() { cost } else { 0 }
 }
 
+/// A thread with the bucket.
+fn spawn<R: 'static>(bucket: &Arc<Bucket>, run: impl FnOnce(&Bucket) -> R + 'static) -> thread::JoinHandle<R> {
+    let bucket = bucket.clone();
+    thread::spawn(move || run(&bucket))
+}
+
 /// Nobody waits, and the bucket fills to its brim.
 fn quiescent(bucket: &Bucket, burst: u32) {
     assert_eq!(bucket.waiting(), 0, "a place in line was kept");
@@ -49,9 +54,9 @@ fn quiescent(bucket: &Bucket, burst: u32) {
 fn one_token_is_taken_once() {
     check("T1 one token is taken once", Threads::Three, 20, || {
         let bucket = bucket(1);
-        let take = |bucket: Arc<Bucket>| move || took(&bucket, 1, 0);
-        let others = [thread::spawn(take(bucket.clone())), thread::spawn(take(bucket.clone()))];
-        let mine = take(bucket.clone())();
+        let others = [(); 2].map(|()| spawn(&bucket, |bucket| took(bucket, 1, 0)));
+        // As they do, with a clone that is dropped among theirs.
+        let mine = took(&bucket.clone(), 1, 0);
         let taken = mine + others.into_iter().map(|thread| thread.join().unwrap()).sum::<u32>();
         assert_eq!(taken, 1, "a token was taken twice");
         assert_eq!(bucket.try_take(1, at(PERIOD - 1)), Err(Shortage::Until(at(PERIOD))));
@@ -64,12 +69,10 @@ fn a_period_that_passes_adds_one_token() {
     check("T2 a period that passes adds one token", Threads::Three, 20, || {
         let bucket = bucket(1);
         let clock = Arc::new(AtomicU64::new(0));
-        let take = |bucket: Arc<Bucket>, clock: Arc<AtomicU64>| {
+        let others = [clock.clone(), clock.clone()].map(|clock| {
             // ORDERING: Relaxed, only the time is passed on.
-            move || took(&bucket, 1, clock.load(Ordering::Relaxed))
-        };
-        let others =
-            [thread::spawn(take(bucket.clone(), clock.clone())), thread::spawn(take(bucket.clone(), clock.clone()))];
+            spawn(&bucket, move |bucket| took(bucket, 1, clock.load(Ordering::Relaxed)))
+        });
         // ORDERING: Relaxed, as above.
         clock.store(PERIOD, Ordering::Relaxed);
         let taken = others.into_iter().map(|thread| thread.join().unwrap()).sum::<u32>();
@@ -83,10 +86,7 @@ fn a_period_that_passes_adds_one_token() {
 fn a_stale_time_takes_nothing_back() {
     check("T3 a stale time takes nothing back", Threads::Two, 10, || {
         let bucket = bucket(4);
-        let late = {
-            let bucket = bucket.clone();
-            thread::spawn(move || took(&bucket, 1, 2 * PERIOD))
-        };
+        let late = spawn(&bucket, |bucket| took(bucket, 1, 2 * PERIOD));
         // This thread has read the clock and then slept.
         let stale = took(&bucket, 1, 0);
         assert_eq!(late.join().unwrap(), 1);
@@ -103,10 +103,7 @@ fn a_stale_time_takes_nothing_back() {
 fn several_tokens_are_taken_all_or_none() {
     check("T4 several tokens are taken all or none", Threads::Two, 10, || {
         let bucket = bucket(3);
-        let other = {
-            let bucket = bucket.clone();
-            thread::spawn(move || took(&bucket, 2, 0))
-        };
+        let other = spawn(&bucket, |bucket| took(bucket, 2, 0));
         let taken = took(&bucket, 2, 0) + other.join().unwrap();
         assert_eq!(taken, 2, "2 and 2 of 3");
         assert_eq!(bucket.available(at(0)), 1);
@@ -120,15 +117,9 @@ fn a_reservation_is_refunded_once_and_only_untouched() {
     check("T5 a reservation is refunded once and only untouched", Threads::Three, 20, || {
         let bucket = bucket(1);
         let reserved = bucket.try_take(1, at(0)).unwrap();
-        let refund = {
-            let bucket = bucket.clone();
-            thread::spawn(move || bucket.refund(reserved, at(0)))
-        };
+        let refund = spawn(&bucket, |bucket| bucket.refund(reserved, at(0)));
         let late = PERIOD + PERIOD / 2;
-        let take = {
-            let bucket = bucket.clone();
-            thread::spawn(move || took(&bucket, 1, late))
-        };
+        let take = spawn(&bucket, move |bucket| took(bucket, 1, late));
         let early = took(&bucket, 1, 0);
         let (refunded, taken) = (refund.join().unwrap(), take.join().unwrap());
         assert!(early == 0 || refunded, "the token was there twice");
@@ -143,10 +134,7 @@ fn a_reservation_is_refunded_once_and_only_untouched() {
 fn a_change_of_the_rate_is_seen_whole() {
     check("T6 a change of the rate is seen whole", Threads::Two, 10, || {
         let bucket = bucket(1);
-        let change = {
-            let bucket = bucket.clone();
-            thread::spawn(move || change(&bucket, setting(10 * PERIOD, 2)))
-        };
+        let change = spawn(&bucket, |bucket| change(bucket, setting(10 * PERIOD, 2)));
         assert_eq!(took(&bucket, 1, 0), 1, "there under either");
         change.join().unwrap();
         assert_eq!(bucket.available(at(0)), 1, "what is spent stays spent, up to the larger burst");
@@ -157,40 +145,38 @@ fn a_change_of_the_rate_is_seen_whole() {
     });
 }
 
-fn join(bucket: &Bucket, now: u64) -> Waiter {
-    match bucket.join(1, at(now), |_| Ok::<_, ()>(())) {
+/// A bucket of one token, which was taken at 0, and who waits for the next ones.
+fn in_line<const N: usize>() -> (Arc<Bucket>, [Waiter; N]) {
+    let bucket = bucket(1);
+    assert_eq!(took(&bucket, 1, 0), 1);
+    let waiters = [(); N].map(|()| match bucket.join(1, at(0), |_| Ok::<_, ()>(())) {
         Ok(Joined::Waits(waiter)) => waiter,
         other => panic!("{other:?}"),
-    }
+    });
+    (bucket, waiters)
 }
 
 /// Waits for the turn, with a timer that fires on time: when the turn came.
-fn wait(bucket: &Bucket, waiter: &Waiter, now: u64) -> (Taken, Duration) {
-    let now = Cell::new(at(now));
-    let taken = block_on(poll_fn(|context| {
+fn wait(bucket: &Bucket, waiter: &Waiter, now: u64) -> Duration {
+    let mut now = at(now);
+    block_on(poll_fn(|context| {
         loop {
-            match bucket.turn(waiter, now.get(), context.waker()) {
-                Turn::Taken(taken) => return Poll::Ready(taken),
-                Turn::At(at) if at > now.get() => now.set(at),
+            match bucket.turn(waiter, now, context.waker()) {
+                Turn::Taken(_) => return Poll::Ready(now),
+                Turn::At(at) if at > now => now = at,
                 Turn::Behind => return Poll::Pending,
-                other => panic!("{other:?} at {:?}", now.get()),
+                other => panic!("{other:?} at {now:?}"),
             }
         }
-    }));
-    (taken, now.get())
+    }))
 }
 
 #[test]
 fn turns_come_in_order_and_none_is_lost() {
     check("T7 turns come in order and none is lost", Threads::Two, 10, || {
-        let bucket = bucket(1);
-        assert_eq!(took(&bucket, 1, 0), 1);
-        let (first, second) = (join(&bucket, 0), join(&bucket, 0));
-        let other = {
-            let bucket = bucket.clone();
-            thread::spawn(move || wait(&bucket, &second, 0).1)
-        };
-        assert_eq!(wait(&bucket, &first, 0).1, at(PERIOD));
+        let (bucket, [first, second]) = in_line();
+        let other = spawn(&bucket, move |bucket| wait(bucket, &second, 0));
+        assert_eq!(wait(&bucket, &first, 0), at(PERIOD));
         assert_eq!(other.join().unwrap(), at(2 * PERIOD), "one period later");
         quiescent(&bucket, 1);
     });
@@ -199,17 +185,9 @@ fn turns_come_in_order_and_none_is_lost() {
 #[test]
 fn who_leaves_the_line_passes_the_turn_on() {
     check("T7 who leaves the line passes the turn on", Threads::Three, 20, || {
-        let bucket = bucket(1);
-        assert_eq!(took(&bucket, 1, 0), 1);
-        let (first, second) = (join(&bucket, 0), join(&bucket, 0));
-        let other = {
-            let bucket = bucket.clone();
-            thread::spawn(move || wait(&bucket, &second, 0).1)
-        };
-        let pushy = {
-            let bucket = bucket.clone();
-            thread::spawn(move || took(&bucket, 1, PERIOD))
-        };
+        let (bucket, [first, second]) = in_line();
+        let other = spawn(&bucket, move |bucket| wait(bucket, &second, 0));
+        let pushy = spawn(&bucket, |bucket| took(bucket, 1, PERIOD));
         // Polled once and dropped: it has taken nothing.
         block_on(poll_fn(|context| {
             assert_eq!(bucket.turn(&first, at(0), context.waker()), Turn::At(at(PERIOD)));
@@ -226,13 +204,8 @@ fn who_leaves_the_line_passes_the_turn_on() {
 #[test]
 fn a_faster_rate_brings_the_turn_forward() {
     check("T7 a faster rate brings the turn forward", Threads::Two, 5, || {
-        let bucket = bucket(1);
-        assert_eq!(took(&bucket, 1, 0), 1);
-        let waiter = join(&bucket, 0);
-        let change = {
-            let bucket = bucket.clone();
-            thread::spawn(move || change(&bucket, setting(2, 1)))
-        };
+        let (bucket, [waiter]) = in_line();
+        let change = spawn(&bucket, |bucket| change(bucket, setting(2, 1)));
         // A timer that never fires: only the change can wake.
         let turn = block_on(poll_fn(|context| match bucket.turn(&waiter, at(0), context.waker()) {
             Turn::At(at) if at > self::at(2) => Poll::Pending,
