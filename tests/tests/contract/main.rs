@@ -61,6 +61,12 @@ contract! {
     breaker_half_open: Subject::of(opened(config()), |layer| layer.handle().stats().in_flight).after(MS),
     breaker_closed_under_a_balancer: Subject::of(breaker(balanced()), |layer| layer.handle().stats().in_flight),
     breaker_half_open_under_a_balancer: Subject::of(opened(balanced()), |l| l.handle().stats().in_flight).after(MS),
+    breaker_waits_in_readiness_then_admits: {
+        let layer = breaker(balanced().consecutive_failures(1));
+        let breaker = layer.handle();
+        Subject::of(layer, |layer| layer.handle().stats().in_flight)
+            .waits(Waiting::InReadiness, MS, move || breaker.admit().map(|probe| probe.finish(Outcome::Failure)))
+    },
     retry: Subject::of(retry_layer(), |layer| layer.handle().stats().in_flight),
     retry_of_a_failure: Subject::of(retry_layer(), |layer| layer.handle().stats().in_flight).attempts(2),
     semaphore: Subject::of(semaphore_layer(permits(4)), |layer| layer.handle().stats().calls.in_flight),
@@ -343,7 +349,7 @@ fn every_rule_finds_the_layer_that_breaks_it() {
     let (rules, covered): (BTreeSet<_>, BTreeSet<_>) =
         (RULES.iter().map(|rule| rule.name).collect(), found.iter().copied().collect());
     assert_eq!(covered, rules, "every rule is shown to find something");
-    say(&format!("contract: {} bad layers found by {} rules", found.len(), RULES.len()));
+    say(&format!("contract: {} breaches by bad layers, found by {} rules", found.len(), RULES.len()));
 }
 
 /// The rule of this name finds the fault.
