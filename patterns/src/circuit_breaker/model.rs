@@ -303,7 +303,13 @@ impl Model {
             Outcome::Success => (true, Duration::ZERO),
             Outcome::Failure => (false, Duration::ZERO),
             Outcome::Overload { retry_after } => (false, retry_after.unwrap_or_default()),
-            Outcome::Neutral | Outcome::Cancelled => return outcome,
+            Outcome::Neutral | Outcome::Cancelled => {
+                if probing && live {
+                    // It says nothing, but what others have said may decide since the configuration changed.
+                    self.judge_probes(Duration::ZERO);
+                }
+                return outcome;
+            }
         };
         let slow = self.config.slow_after.is_some_and(|limit| ran.is_some_and(|ran| ran > limit));
         if probing {
