@@ -9,18 +9,24 @@
 //! | `seawall_circuit_breaker_state` | `name`, `state`: 1 for the state it is in, 0 for the others |
 //! | `seawall_circuit_breaker_transitions_total` | `name`, `from`, `to`, `cause` |
 //! | `seawall_in_flight`, `seawall_limit`, `seawall_queue_depth`, `seawall_queue_wait_seconds` | `pattern`, `name` |
+//! | `seawall_call_duration_seconds` | `pattern`, `name`; there only where the configuration asks for `durations` |
 
 #![cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "nobody asks for the help texts"))]
+
+#[cfg(all(test, feature = "metrics"))]
+pub(crate) mod told;
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::circuit_breaker::{State, Transition};
+use crate::counts::Ended;
 use crate::error::Reason;
 
 /// What each metric tells, for the page that a scraper reads. Every name in use must be here.
-const HELP: [(&str, &str); 12] = [
+const HELP: [(&str, &str); 13] = [
     ("seawall_calls_total", "Calls through a layer, by outcome; a rejected call was never made"),
+    ("seawall_call_duration_seconds", "How long admitted calls took, whatever came of them"),
     ("seawall_circuit_breaker_state", "1 for the state the circuit breaker is in, 0 for the others"),
     ("seawall_circuit_breaker_transitions_total", "Changes of state of a circuit breaker, by cause"),
     ("seawall_retry_attempts_total", "Retries that were sent, by the number of the attempt"),
@@ -104,7 +110,13 @@ impl<T> Bound<T> {
 
     /// Replaces the handles.
     pub(crate) fn rebind(&self, handles: T) {
-        self.0.replace(handles);
+        self.rebind_with(|| handles);
+    }
+
+    /// Replaces the handles by those that `make` gives while nobody uses any. A count that is kept only under
+    /// [`with`](Self::with) stands still meanwhile, so that a gauge set from it is in step with it.
+    pub(crate) fn rebind_with(&self, make: impl FnOnce() -> T) {
+        self.0.replace(make);
     }
 
     pub(crate) fn with<R>(&self, f: impl FnOnce(&T) -> R) -> R {
@@ -112,20 +124,25 @@ impl<T> Bound<T> {
     }
 }
 
-/// `seawall_calls_total` of one layer.
+/// What one layer tells of its calls: `seawall_calls_total`, `seawall_in_flight`, and `seawall_call_duration_seconds` where
+/// that is asked for.
 #[derive(Clone, Default)]
 pub(crate) struct Calls {
     pub(crate) success: Counter,
     pub(crate) failure: Counter,
     pub(crate) neutral: Counter,
     rejected: Vec<(Reason, Counter)>,
+    pub(crate) in_flight: Gauge,
+    /// Not even registered where nobody asks: it would stand on the page as calls that took no time.
+    duration: Option<Histogram>,
 }
 
 impl Calls {
-    /// The counters of the layer called `name`, which may refuse for `reasons`.
-    pub(crate) fn new(pattern: &'static str, name: &str, reasons: &[Reason]) -> Self {
+    /// The metrics of the layer called `name`, which may refuse for `reasons`; with `durations`, how long its calls take too.
+    pub(crate) fn new(pattern: &'static str, name: &str, reasons: &[Reason], durations: bool) -> Self {
+        let layer = [("pattern", pattern), ("name", name)];
         let counter = |outcome, reason| {
-            let labels = [("pattern", pattern), ("name", name), ("outcome", outcome), ("reason", reason)];
+            let labels = [layer[0], layer[1], ("outcome", outcome), ("reason", reason)];
             Counter::new("seawall_calls_total", &labels)
         };
         Self {
@@ -133,7 +150,37 @@ impl Calls {
             failure: counter("failure", ""),
             neutral: counter("neutral", ""),
             rejected: reasons.iter().map(|&reason| (reason, counter("rejected", reason.as_str()))).collect(),
+            in_flight: Gauge::new("seawall_in_flight", &layer),
+            duration: durations.then(|| Histogram::new("seawall_call_duration_seconds", &layer)),
         }
+    }
+
+    /// A call was admitted.
+    #[inline]
+    pub(crate) fn start(&self) {
+        self.in_flight.add(1.0);
+    }
+
+    /// An admitted call has ended, and `took` so long where that is known; asked only if somebody wants to know.
+    #[inline]
+    pub(crate) fn end(&self, ended: Ended, took: impl FnOnce() -> Option<Duration>) {
+        self.in_flight.add(-1.0);
+        match ended {
+            Ended::Ok => self.success.increment(1),
+            Ended::Failed => self.failure.increment(1),
+            Ended::Neutral => self.neutral.increment(1),
+        }
+        if self.has_durations()
+            && let (Some(histogram), Some(took)) = (&self.duration, took())
+        {
+            histogram.record(took);
+        }
+    }
+
+    /// Whether anybody is told how long calls take.
+    #[inline]
+    pub(crate) fn has_durations(&self) -> bool {
+        cfg!(feature = "metrics") && self.duration.is_some()
     }
 
     /// Counts a refusal for one of the reasons named in [`new`](Self::new).
@@ -156,9 +203,10 @@ impl AdmissionMetrics {
     /// The metrics of the limit called `name`, which may refuse for `reasons`.
     pub(crate) fn new(pattern: &'static str, name: &str, reasons: &[Reason]) -> Self {
         let labels = [("pattern", pattern), ("name", name)];
+        let calls = Calls::new(pattern, name, reasons, false);
         Self {
-            calls: Calls::new(pattern, name, reasons),
-            in_flight: Gauge::new("seawall_in_flight", &labels),
+            in_flight: calls.in_flight.clone(),
+            calls,
             queue_depth: Gauge::new("seawall_queue_depth", &labels),
             queue_wait: Histogram::new("seawall_queue_wait_seconds", &labels),
         }
@@ -204,13 +252,13 @@ pub(crate) struct BreakerMetrics {
 }
 
 impl BreakerMetrics {
-    /// The metrics of the breaker called `name`, which is in `state`.
-    pub(crate) fn new(name: &str, state: State) -> Self {
+    /// The metrics of the breaker called `name`, which is in `state`; with `durations`, how long its calls take too.
+    pub(crate) fn new(name: &str, state: State, durations: bool) -> Self {
         let reasons = [Reason::Open, Reason::Probing, Reason::ForcedOpen];
         let gauge =
             |state: State| Gauge::new("seawall_circuit_breaker_state", &[("name", name), ("state", state.as_str())]);
         let metrics = Self {
-            calls: Calls::new("circuit_breaker", name, &reasons),
+            calls: Calls::new("circuit_breaker", name, &reasons, durations),
             states: State::ALL.map(|state| (state, gauge(state))),
         };
         metrics.state(state);
@@ -302,6 +350,7 @@ mod imp {
     }
 
     pub(super) fn histogram(name: &'static str, with: Labels<'_>) -> Histogram {
+        debug_assert!(!super::help(name).is_empty(), "{name} has no help text");
         metrics::describe_histogram!(name, metrics::Unit::Seconds, super::help(name));
         Histogram(metrics::histogram!(name, labels(with)))
     }
@@ -330,8 +379,9 @@ mod imp {
             Self(RwLock::new(value))
         }
 
-        pub(super) fn replace(&self, value: T) {
-            *self.0.write().unwrap_or_else(PoisonError::into_inner) = value;
+        pub(super) fn replace(&self, make: impl FnOnce() -> T) {
+            let mut value = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            *value = make();
         }
 
         pub(super) fn with<R>(&self, f: impl FnOnce(&T) -> R) -> R {
@@ -376,7 +426,7 @@ mod imp {
             Self(value)
         }
 
-        pub(super) fn replace(&self, _: T) {}
+        pub(super) fn replace(&self, _: impl FnOnce() -> T) {}
 
         pub(super) fn with<R>(&self, f: impl FnOnce(&T) -> R) -> R {
             f(&self.0)

@@ -34,11 +34,12 @@ fn a_configuration_survives_its_file() {
             .slow_calls(second, 0.25)
             .on_open(OnOpen::NotReady)
             .cancel(CancelPolicy::FailureAfter(second))
+            .durations(true)
             .mode(Mode::Observe),
     );
-    survives(RetryConfig::new("peer").backoff(Backoff::decorrelated(second)));
+    survives(RetryConfig::new("peer").backoff(Backoff::decorrelated(second)).durations(true));
     survives(RetryBudgetConfig::new().ratio(0.5));
-    survives(TimeoutConfig::total("peer", second));
+    survives(TimeoutConfig::total("peer", second).durations(true));
     survives(SemaphoreConfig::new("db", 8).order(Order::Lifo).waiting(Waiting::InReadiness).mode(Mode::Observe));
     survives(BulkheadConfig::new("peer", 8).partition("reads", 2).max_waiting(3).order(Order::Lifo));
     survives(SlidingWindowConfig::new("mail", 100, second));

@@ -110,11 +110,7 @@ impl Breaker {
         } else {
             self.with(|machine| machine.report(permit, outcome, now, draw))
         };
-        self.calls.end(match outcome {
-            Outcome::Success => Ended::Ok,
-            Outcome::Failure | Outcome::Overload { .. } => Ended::Failed,
-            Outcome::Neutral | Outcome::Cancelled => Ended::Neutral,
-        });
+        self.calls.end(outcome.ended());
         (outcome, effect)
     }
 

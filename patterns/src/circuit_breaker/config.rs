@@ -140,6 +140,9 @@ pub struct CircuitBreakerConfig {
     pub on_open: OnOpen,
     /// What a dropped call counts as. Default [`CancelPolicy::Neutral`].
     pub cancel: CancelPolicy,
+    /// Whether `seawall_call_duration_seconds` tells how long calls take. Default `false`: it takes two readings of the clock
+    /// for each call, one where slow calls are counted too, and as many series for each name as the recorder has buckets.
+    pub durations: bool,
 }
 
 impl CircuitBreakerConfig {
@@ -170,6 +173,7 @@ impl CircuitBreakerConfig {
             probe_timeout: DEFAULT_PROBE_TIMEOUT,
             on_open: OnOpen::Refuse,
             cancel: CancelPolicy::Neutral,
+            durations: false,
         }
     }
 
@@ -275,6 +279,12 @@ impl CircuitBreakerConfig {
         Self { cancel, ..self }
     }
 
+    /// Sets [`durations`](Self::durations).
+    #[must_use]
+    pub fn durations(self, durations: bool) -> Self {
+        Self { durations, ..self }
+    }
+
     /// Checks every field.
     ///
     /// # Errors
@@ -325,7 +335,7 @@ impl CircuitBreakerConfig {
 
     /// Whether admission must know when a call began.
     pub(crate) fn times_calls(&self) -> bool {
-        self.slow_after.is_some() || matches!(self.cancel, CancelPolicy::FailureAfter(_))
+        self.slow_after.is_some() || self.durations || matches!(self.cancel, CancelPolicy::FailureAfter(_))
     }
 
     /// The smallest number of successful probes whose share reaches the success rate.

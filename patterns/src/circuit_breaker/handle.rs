@@ -13,6 +13,7 @@ use super::breaker::Breaker;
 use super::config::{CircuitBreakerConfig, OnOpen};
 use super::future::ResponseFuture;
 use super::policy::{AtOnce, ByError, Classify, Conclude};
+use super::shortcut::Reading;
 use super::state::{Effect, Gate, Outcome, Override, Permit, Refusal, State, Stats, Transition};
 use super::{CircuitBreakerLayer, PATTERN};
 use crate::error::{BoxError, InvalidConfig, Rejected};
@@ -44,6 +45,7 @@ struct Shared {
     name: Arc<str>,
     on_open: OnOpen,
     breaker: Breaker,
+    /// Calls are counted under its lock, in the breaker and in the gauge.
     metrics: Bound<telemetry::BreakerMetrics>,
     last: watch::Sender<Option<Transition>>,
     /// Woken whenever a caller that waits for readiness should ask again.
@@ -57,9 +59,9 @@ impl CircuitBreakerHandle {
     /// The first field of `config` that is out of its bound.
     pub fn new(config: CircuitBreakerConfig) -> Result<Self, InvalidConfig> {
         let name: Arc<str> = config.name.as_str().into();
-        let on_open = config.on_open;
+        let (on_open, durations) = (config.on_open, config.durations);
         let breaker = Breaker::new(config)?;
-        let metrics = telemetry::BreakerMetrics::new(&name, breaker.state());
+        let metrics = telemetry::BreakerMetrics::new(&name, breaker.state(), durations);
         Ok(Self(Arc::new(Shared {
             name,
             on_open,
@@ -150,7 +152,11 @@ impl CircuitBreakerHandle {
     /// # Errors
     /// A field out of its bound, or a changed `name` or `on_open`; nothing was changed then.
     pub fn update(&self, config: CircuitBreakerConfig) -> Result<(), InvalidConfig> {
+        let durations = config.durations;
         self.0.publish(self.0.breaker.update(config, clock::read())?);
+        if self.0.metrics.with(|metrics| metrics.calls.has_durations()) != durations {
+            self.rebind_metrics();
+        }
         Ok(())
     }
 
@@ -184,7 +190,12 @@ impl CircuitBreakerHandle {
     pub fn rebind_metrics(&self) {
         // Under the lock of `announce`: a change of state meanwhile would be shown by the old handles only.
         self.0.last.send_if_modified(|_| {
-            self.0.metrics.rebind(telemetry::BreakerMetrics::new(&self.0.name, self.state()));
+            self.0.metrics.rebind_with(|| {
+                let stats = self.stats();
+                let metrics = telemetry::BreakerMetrics::new(&self.0.name, stats.state, self.config().durations);
+                metrics.calls.in_flight.set(stats.in_flight as f64);
+                metrics
+            });
             false
         });
     }
@@ -196,8 +207,15 @@ impl CircuitBreakerHandle {
     /// Asks for one call; an `exempt` one is not refused.
     #[inline]
     pub(super) fn ask(&self, exempt: bool, now: impl FnOnce() -> std::time::Duration) -> Result<Admission, Refusal> {
-        let (answer, effect) = self.0.breaker.admit(exempt, now, rng::draw);
-        self.0.publish(effect);
+        let shared = &self.0;
+        let (answer, effect) = shared.metrics.with(|metrics| {
+            let asked = shared.breaker.admit(exempt, now, rng::draw);
+            if asked.0.is_ok() {
+                metrics.calls.start();
+            }
+            asked
+        });
+        shared.publish(effect);
         answer.map(|permit| Admission { breaker: self.clone(), permit: Some(permit) })
     }
 
@@ -243,11 +261,11 @@ impl Shared {
     /// Hands in the outcome of one call.
     #[inline]
     fn report(&self, permit: Permit, outcome: Outcome) {
-        let (counted, effect) = self.breaker.report(permit, outcome, clock::read, rng::draw);
-        self.metrics.with(|metrics| match counted {
-            Outcome::Success => metrics.calls.success.increment(1),
-            Outcome::Failure | Outcome::Overload { .. } => metrics.calls.failure.increment(1),
-            Outcome::Neutral | Outcome::Cancelled => metrics.calls.neutral.increment(1),
+        let mut now = Reading::new(clock::read);
+        let effect = self.metrics.with(|metrics| {
+            let (counted, effect) = self.breaker.report(permit, outcome, || now.get(), rng::draw);
+            metrics.calls.end(counted.ended(), || permit.ran(now.get()));
+            effect
         });
         self.publish(effect);
     }
@@ -359,7 +377,12 @@ impl Reservation {
     /// The call for which the probe was reserved; `None` if it has expired.
     pub(super) fn claim(mut self, now: std::time::Duration) -> Option<Admission> {
         let permit = self.permit.take()?;
-        let permit = self.breaker.0.breaker.claim(permit, now)?;
+        let shared = &self.breaker.0;
+        let permit = shared.metrics.with(|metrics| {
+            let permit = shared.breaker.claim(permit, now)?;
+            metrics.calls.start();
+            Some(permit)
+        })?;
         Some(Admission { breaker: self.breaker.clone(), permit: Some(permit) })
     }
 }

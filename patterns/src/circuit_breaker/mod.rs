@@ -64,18 +64,21 @@
 //! | `probes`, `probe_success_rate`, `probe_timeout` | 3, 0.6, 10 s | [`DEFAULT_PROBES`], [`DEFAULT_PROBE_SUCCESS_RATE`], [`DEFAULT_PROBE_TIMEOUT`] |
 //! | `on_open`, `cancel` | refuse, neutral | [`OnOpen::Refuse`], [`CancelPolicy::Neutral`] |
 //! | `mode` | enforce | [`Mode`](crate::Mode) |
+//! | `durations` | off | [`CircuitBreakerConfig::durations`] |
 //!
 //! | metric | what |
 //! |---|---|
 //! | `seawall_calls_total` | by outcome; rejected ones by `reason`: `open`, `probing`, `forced_open` |
+//! | `seawall_in_flight` | calls under way |
+//! | `seawall_call_duration_seconds` | how long admitted calls took, if `durations` is set |
 //! | `seawall_circuit_breaker_state` | by `state`: 1 for the one it is in |
 //! | `seawall_circuit_breaker_transitions_total` | `from`, `to` and `cause` |
 //!
 //! **Cost.** A call to a healthy peer takes no lock and allocates nothing: two looks at the word, two counters, and one more
 //! owner of the breaker while it is under way. The clock is read only where the configuration needs it: once for a window over
-//! time, once more for slow calls or [`CancelPolicy::FailureAfter`]. A failure takes the lock, and so does a success that may
-//! trip the breaker, is slow, or is the first in a tenth of a window over time. While the breaker is open, a refusal takes no
-//! lock either; it reads the clock and allocates its error.
+//! time, once more for slow calls, `durations` or [`CancelPolicy::FailureAfter`]. A failure takes the lock, and so does a
+//! success that may trip the breaker, is slow, or is the first in a tenth of a window over time. While the breaker is open, a
+//! refusal takes no lock either; it reads the clock and allocates its error.
 //!
 //! **Do not** share one breaker between peers: the worst of them closes the door to all. Do not count what is the caller's own
 //! fault, such as a "not found": bad requests would cut off the good ones. Do not put retries inside: the breaker would see

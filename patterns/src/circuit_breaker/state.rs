@@ -7,6 +7,7 @@ use std::time::Duration;
 #[allow(unused_imports, reason = "named in the docs")]
 use super::config::{CancelPolicy, CircuitBreakerConfig};
 use super::window::{Counts, nanos};
+use crate::counts::Ended;
 use crate::error::Reason;
 use crate::mode::Mode;
 
@@ -120,6 +121,18 @@ pub enum Outcome {
     },
     /// The call was cut off by its caller: [`CancelPolicy`] decides. What a dropped call reports.
     Cancelled,
+}
+
+impl Outcome {
+    /// What the call counts as; one that was cut off says nothing unless a policy has decided otherwise.
+    #[inline]
+    pub(super) const fn ended(self) -> Ended {
+        match self {
+            Self::Success => Ended::Ok,
+            Self::Failure | Self::Overload { .. } => Ended::Failed,
+            Self::Neutral | Self::Cancelled => Ended::Neutral,
+        }
+    }
 }
 
 /// The counts of one breaker since it was made, and its present.

@@ -454,11 +454,20 @@ fn futures_and_services_are_send() {
     send(&layer().handle().call(async { Ok::<_, BoxError>(()) }));
 }
 
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn an_admission_is_three_words_with_metrics_and_without() {
+    // The breaker, the grant, and the start.
+    assert_eq!(size_of::<Option<Admission>>(), 24);
+}
+
 #[cfg(feature = "metrics")]
 mod metrics {
     use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
     use super::*;
+    use crate::Mode;
+    use crate::telemetry::told::{Told, follows_every_end, inner, stays_in_step};
 
     /// `name{label="value",…}` and its value, sorted.
     fn values(snapshotter: &Snapshotter) -> Vec<(String, f64)> {
@@ -529,6 +538,64 @@ mod metrics {
             breaker.admit().unwrap().finish(Outcome::Success);
             assert!(!values(&snapshotter).is_empty());
         });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_start_and_end_is_told() {
+        let told = Told::new();
+        for on_open in [OnOpen::Refuse, OnOpen::NotReady] {
+            let layer = CircuitBreakerLayer::new(config().consecutive_failures(None).on_open(on_open)).unwrap();
+            follows_every_end(&told, layer.layer(service_fn(inner))).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn probes_and_refusals_are_told() {
+        let told = Told::new();
+        let layer = CircuitBreakerLayer::new(config().on_open(OnOpen::NotReady)).unwrap();
+        let mut service = layer.layer(echo());
+        trip(&mut service).await;
+        assert!(layer.handle().admit().is_err());
+        advance(10 * SECOND).await;
+        service.ready().await.unwrap();
+        assert_eq!(told.in_flight(), 0.0, "a reservation is no call yet");
+        let probe = service.call(Ok("good"));
+        assert_eq!(told.in_flight(), 1.0);
+        probe.await.unwrap();
+        assert_eq!((told.in_flight(), layer.handle().state()), (0.0, State::Closed));
+    }
+
+    #[test]
+    fn a_gauge_that_is_bound_again_is_in_step() {
+        let (told, breaker) = (Told::new(), CircuitBreakerHandle::new(config()).unwrap());
+        let _held = breaker.admit().unwrap();
+        let call = || breaker.admit().unwrap().finish(Outcome::Success);
+        stays_in_step(&told, 1.0, call, || breaker.rebind_metrics());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn durations_are_told_while_they_are_asked_for() {
+        let told = Told::new();
+        let passing = |mode| config().consecutive_failures(None).mode(mode);
+        for config in [passing(Mode::Enforce), passing(Mode::Disabled), passing(Mode::Enforce).slow_calls(SECOND, 1.0)]
+        {
+            let breaker = CircuitBreakerHandle::new(config.clone()).unwrap();
+            let call = async |outcome| {
+                let admission = breaker.admit().unwrap();
+                advance(SECOND / 2).await;
+                admission.finish(outcome);
+            };
+            call(Outcome::Success).await;
+            assert!(told.durations().is_none_or(|told| told.is_empty()), "nobody has asked");
+            breaker.update(config.clone().durations(true)).unwrap();
+            call(Outcome::Success).await;
+            call(Outcome::Failure).await;
+            drop(breaker.admit().unwrap());
+            assert_eq!(told.durations(), Some(vec![0.5, 0.5, 0.0]));
+            breaker.update(config).unwrap();
+            call(Outcome::Success).await;
+            assert_eq!(told.durations(), Some(vec![]));
+        }
     }
 }
 

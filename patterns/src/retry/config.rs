@@ -50,6 +50,11 @@ pub struct RetryConfig {
     /// The delay before each retry. Default: exponential from 50 ms to 5 s with full jitter.
     #[cfg_attr(feature = "serde", serde(default))]
     pub backoff: Backoff,
+    /// Whether `seawall_call_duration_seconds` tells how long calls take, all their attempts and waits included. Default
+    /// `false`: it takes a reading of the clock at the end of each call, and as many series for each name as the recorder has
+    /// buckets.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub durations: bool,
 }
 
 impl RetryConfig {
@@ -61,6 +66,7 @@ impl RetryConfig {
             max_elapsed: DEFAULT_MAX_ELAPSED,
             max_ready_wait: DEFAULT_MAX_READY_WAIT,
             backoff: Backoff::default(),
+            durations: false,
         }
     }
 
@@ -89,6 +95,13 @@ impl RetryConfig {
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
+        self
+    }
+
+    /// Whether metrics tell how long calls take.
+    #[must_use]
+    pub fn durations(mut self, durations: bool) -> Self {
+        self.durations = durations;
         self
     }
 

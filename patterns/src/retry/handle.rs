@@ -273,8 +273,8 @@ impl RetryHandle {
         self.core.budget.clone()
     }
 
-    /// Changes limits and backoff. Calls under way go by the new values from their next failure on; a call that started while
-    /// `max_attempts` was 1 kept no copy of its request and stays at one attempt.
+    /// Changes limits, backoff and what metrics tell. Calls under way go by the new values from their next failure on; a call
+    /// that started while `max_attempts` was 1 kept no copy of its request and stays at one attempt.
     ///
     /// # Errors
     /// [`InvalidConfig`], and nothing changes: a value is out of bounds, or the name differs, which metrics carry already.
@@ -283,16 +283,28 @@ impl RetryHandle {
         if *config.name != *self.core.name {
             return Err(InvalidConfig::new("name", config.name, "the name the layer was made with"));
         }
-        let mut current = self.core.config.lock();
-        // ORDERING: Relaxed, a hint whether to copy requests; decisions read the config under its lock.
-        self.core.max_attempts.store(u64::from(config.max_attempts), Ordering::Relaxed);
-        *current = config;
+        let durations = config.durations;
+        {
+            let mut current = self.core.config.lock();
+            // ORDERING: Relaxed, a hint whether to copy requests; decisions read the config under its lock.
+            self.core.max_attempts.store(u64::from(config.max_attempts), Ordering::Relaxed);
+            *current = config;
+        }
+        if self.core.metrics.with(|metrics| metrics.calls.has_durations()) != durations {
+            self.rebind_metrics();
+        }
         Ok(())
     }
 
     /// Resolves the metrics again, after a recorder was installed.
     pub fn rebind_metrics(&self) {
-        self.core.metrics.rebind(Metrics::new(&self.core.name));
+        let core = &self.core;
+        core.metrics.rebind_with(|| {
+            let metrics = Metrics::new(&core.name, core.config.lock().durations);
+            metrics.calls.in_flight.set(core.counts.read().in_flight as f64);
+            metrics.balance.set(core.budget.stats().balance);
+            metrics
+        });
     }
 }
 
@@ -368,6 +380,7 @@ pub(super) struct Core {
     retries: AtomicU64,
     /// By [`Stop`].
     stopped: [AtomicU64; STOPS.len()],
+    /// Calls are counted under its lock, here and in the gauge.
     metrics: Bound<Metrics>,
 }
 
@@ -396,7 +409,7 @@ impl Core {
 
     fn of(name: Arc<str>, config: RetryConfig, budget: RetryBudget, delays: Option<MakeDelays>) -> Self {
         Self {
-            metrics: Bound::new(Metrics::new(&name)),
+            metrics: Bound::new(Metrics::new(&name, config.durations)),
             name,
             max_attempts: AtomicU64::new(u64::from(config.max_attempts)),
             config: Mutex::new(config),
@@ -415,14 +428,21 @@ impl Core {
         self.max_attempts.load(Ordering::Relaxed) > 1 && !Overrides::current().forbids_retries()
     }
 
-    /// Counts a call that has ended.
+    /// Counts a call that starts.
     #[inline]
-    fn end(&self, ended: Ended) {
-        self.counts.end(ended);
-        self.metrics.with(|metrics| match ended {
-            Ended::Ok => metrics.calls.success.increment(1),
-            Ended::Failed => metrics.calls.failure.increment(1),
-            Ended::Neutral => metrics.calls.neutral.increment(1),
+    fn start(&self) {
+        self.metrics.with(|metrics| {
+            self.counts.start();
+            metrics.calls.start();
+        });
+    }
+
+    /// Counts a call that has ended and started at `started`.
+    #[inline]
+    fn end(&self, ended: Ended, started: Duration) {
+        self.metrics.with(|metrics| {
+            self.counts.end(ended);
+            metrics.calls.end(ended, || Some(clock::read().saturating_sub(started)));
         });
     }
 }
@@ -438,8 +458,8 @@ impl<P> Shared<P> {
         if let Some(balance) = core.budget.budget.deposit(started) {
             core.metrics.with(|metrics| metrics.balance.set(balance));
         }
-        core.counts.start();
-        let unwound = Unwound(core);
+        core.start();
+        let unwound = Unwound { core, started };
         let future = first();
         mem::forget(unwound);
         (future, Call { shared: Arc::clone(self), started, again: None, stepping: false, ended: false })
@@ -447,11 +467,14 @@ impl<P> Shared<P> {
 }
 
 /// Counts the call as failed if its first attempt panics while it is made.
-struct Unwound<'a>(&'a Core);
+struct Unwound<'a> {
+    core: &'a Core,
+    started: Duration,
+}
 
 impl Drop for Unwound<'_> {
     fn drop(&mut self) {
-        self.0.end(Ended::Failed);
+        self.core.end(Ended::Failed, self.started);
     }
 }
 
@@ -679,7 +702,7 @@ impl<P> Call<P> {
     #[inline]
     fn end(&mut self, ended: Ended) {
         self.ended = true;
-        self.shared.core.end(ended);
+        self.shared.core.end(ended, self.started);
     }
 
     #[cold]
@@ -709,9 +732,9 @@ struct Metrics {
 }
 
 impl Metrics {
-    fn new(name: &str) -> Self {
+    fn new(name: &str, durations: bool) -> Self {
         Self {
-            calls: Calls::new("retry", name, &[]),
+            calls: Calls::new("retry", name, &[], durations),
             retries: ATTEMPTS
                 .map(|attempt| Counter::new("seawall_retry_attempts_total", &[("name", name), ("attempt", attempt)])),
             gave_up: STOPS

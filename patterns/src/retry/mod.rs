@@ -51,11 +51,14 @@
 //! | `max_elapsed` | 30 s | [`DEFAULT_MAX_ELAPSED`] |
 //! | `max_ready_wait` | 1 s | [`DEFAULT_MAX_READY_WAIT`] |
 //! | `backoff` | exponential from 50 ms to 5 s, full jitter | [`DEFAULT_BASE`], [`DEFAULT_FACTOR`], [`DEFAULT_CAP`], [`Jitter::Full`] |
+//! | `durations` | off | [`RetryConfig::durations`] |
 //! | the budget's `ratio`, `floor_per_second`, `window` | 0.2, 1, 10 s | [`DEFAULT_BUDGET_RATIO`], [`DEFAULT_BUDGET_FLOOR_PER_SECOND`], [`DEFAULT_BUDGET_WINDOW`] |
 //!
 //! | metric | what |
 //! |---|---|
 //! | `seawall_calls_total` | by outcome; one call counts once, whatever its attempts |
+//! | `seawall_in_flight` | calls under way, those between two attempts among them |
+//! | `seawall_call_duration_seconds` | how long calls took with all their attempts and waits, if `durations` is set |
 //! | `seawall_retry_attempts_total` | retries by `attempt`, from 2; `10+` from the tenth |
 //! | `seawall_retry_gave_up_total` | calls that would have been tried again, by `stop` as above |
 //! | `seawall_retry_budget_balance` | what is left of the budget |

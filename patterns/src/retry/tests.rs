@@ -525,32 +525,90 @@ fn service_and_future_are_send_where_the_inner_ones_are() {
 }
 
 #[test]
-#[cfg(feature = "metrics")]
-fn retries_and_their_ends_are_counted_in_metrics() {
-    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+#[cfg(target_pointer_width = "64")]
+fn the_account_of_a_call_is_five_words_with_metrics_and_without() {
+    // The layer, start, what it remembers from its first failure on, and flags.
+    assert_eq!(size_of::<super::handle::Call<()>>(), 40);
+    type Call = ResponseFuture<Operation<fn() -> std::future::Ready<Result<(), BoxError>>>, RetryErrors<()>, ()>;
+    assert_eq!(size_of::<Call>(), 88);
+}
 
-    let recorder = DebuggingRecorder::new();
-    let snapshotter = recorder.snapshotter();
-    metrics::with_local_recorder(&recorder, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(async {
-            let layer = layer(config().max_attempts(12));
-            let _ = layer.layer(Script::of(&[Answer::Bad; 99]).probe()).oneshot("get").await;
+#[cfg(feature = "metrics")]
+mod metrics {
+    use super::*;
+    use crate::telemetry::told::{Told, follows_every_end, inner, stays_in_step};
+
+    #[test]
+    fn retries_and_their_ends_are_counted_in_metrics() {
+        use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        ::metrics::with_local_recorder(&recorder, || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(async {
+                let layer = layer(config().max_attempts(12));
+                let _ = layer.layer(Script::of(&[Answer::Bad; 99]).probe()).oneshot("get").await;
+            });
         });
-    });
-    let mut counted: Vec<String> = Vec::new();
-    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
-        let labels: Vec<_> = key.key().labels().map(|label| label.value().to_owned()).collect();
-        if let DebugValue::Counter(count @ 1..) = value {
-            counted.push(format!("{} {} {count}", key.key().name(), labels.join(",")));
+        let mut counted: Vec<String> = Vec::new();
+        for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+            let labels: Vec<_> = key.key().labels().map(|label| label.value().to_owned()).collect();
+            if let DebugValue::Counter(count @ 1..) = value {
+                counted.push(format!("{} {} {count}", key.key().name(), labels.join(",")));
+            }
         }
+        counted.sort();
+        let attempts = |n: &str, count| format!("seawall_retry_attempts_total peer,{n} {count}");
+        let mut expected: Vec<_> = ["2", "3", "4", "5", "6", "7", "8", "9"].map(|n| attempts(n, 1)).into();
+        expected.push(attempts("10+", 3));
+        expected.push("seawall_calls_total retry,peer,failure, 1".to_owned());
+        expected.push("seawall_retry_gave_up_total peer,attempts 1".to_owned());
+        expected.sort();
+        assert_eq!(counted, expected);
     }
-    counted.sort();
-    let attempts = |n: &str, count| format!("seawall_retry_attempts_total peer,{n} {count}");
-    let mut expected: Vec<_> = ["2", "3", "4", "5", "6", "7", "8", "9"].map(|n| attempts(n, 1)).into();
-    expected.push(attempts("10+", 3));
-    expected.push("seawall_calls_total retry,peer,failure, 1".to_owned());
-    expected.push("seawall_retry_gave_up_total peer,attempts 1".to_owned());
-    expected.sort();
-    assert_eq!(counted, expected);
+
+    #[tokio::test(start_paused = true)]
+    async fn every_start_and_end_is_told() {
+        let told = Told::new();
+        let layer = RetryLayer::new(config(), RetryErrors::all_idempotent()).unwrap();
+        follows_every_end(&told, layer.layer(service_fn(inner))).await;
+        assert_eq!(layer.handle().stats().retries, 9, "the failure was tried ten times and is one call");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gauge_that_is_bound_again_is_in_step() {
+        let (told, retries) = (Told::new(), RetryHandle::new(config()).unwrap());
+        let _held = retries.call(std::future::pending::<Result<(), BoxError>>);
+        let call = || drop(retries.call(|| async { Ok::<_, BoxError>(()) }));
+        stays_in_step(&told, 1.0, call, || retries.rebind_metrics());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn durations_are_told_while_they_are_asked_for() {
+        let (told, retries) = (Told::new(), RetryHandle::new(config()).unwrap());
+        let call = async |failures: u32| {
+            let mut left = failures;
+            let attempt = || {
+                let fails = left > 0;
+                left -= u32::from(fails);
+                async move {
+                    sleep(MS).await;
+                    if fails { Err(BoxError::from("bad")) } else { Ok(()) }
+                }
+            };
+            retries.call(attempt).await.unwrap();
+        };
+        call(0).await;
+        assert_eq!(told.durations(), None, "nobody has asked");
+        retries.update(config().durations(true)).unwrap();
+        assert!(retries.config().durations);
+        call(0).await;
+        call(1).await;
+        assert_eq!(told.durations(), Some(vec![0.001, 0.102]), "two attempts and the delay between them");
+        retries.update(config()).unwrap();
+        call(0).await;
+        assert_eq!(told.durations(), Some(vec![]));
+    }
 }

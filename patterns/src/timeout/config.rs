@@ -32,6 +32,10 @@ pub struct TimeoutConfig {
     /// in that mode and in [`Mode::Disabled`] what is below does not see the limit.
     #[cfg_attr(feature = "serde", serde(default))]
     pub mode: Mode,
+    /// Whether `seawall_call_duration_seconds` tells how long calls take. Default `false`: it takes a reading of the clock at
+    /// the end of each call, and as many series for each name as the recorder has buckets.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub durations: bool,
 }
 
 /// What a timeout layer stands around.
@@ -48,18 +52,29 @@ pub enum TimeoutScope {
 impl TimeoutConfig {
     /// At most `limit` for each attempt.
     pub fn attempt(name: impl Into<String>, limit: Duration) -> Self {
-        Self { name: name.into(), limit, scope: TimeoutScope::Attempt, mode: Mode::Enforce }
+        Self::new(name.into(), limit, TimeoutScope::Attempt)
     }
 
     /// At most `limit` for the whole call, its retries included.
     pub fn total(name: impl Into<String>, limit: Duration) -> Self {
-        Self { name: name.into(), limit, scope: TimeoutScope::Total, mode: Mode::Enforce }
+        Self::new(name.into(), limit, TimeoutScope::Total)
+    }
+
+    fn new(name: String, limit: Duration, scope: TimeoutScope) -> Self {
+        Self { name, limit, scope, mode: Mode::Enforce, durations: false }
     }
 
     /// Whether late calls are cut, counted or ignored.
     #[must_use]
     pub fn mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
+        self
+    }
+
+    /// Whether metrics tell how long calls take.
+    #[must_use]
+    pub fn durations(mut self, durations: bool) -> Self {
+        self.durations = durations;
         self
     }
 
@@ -72,7 +87,7 @@ impl TimeoutConfig {
             return Err(InvalidConfig::new("name", &self.name, "not empty"));
         }
         if self.limit < MIN_LIMIT || self.limit > MAX_LIMIT {
-            return Err(InvalidConfig::new("limit", self.limit, "from 1 µs to 70 years"));
+            return Err(InvalidConfig::new("limit", self.limit, "from 1 µs to 35 years"));
         }
         Ok(())
     }
@@ -80,8 +95,8 @@ impl TimeoutConfig {
 
 /// Shorter than any call: almost certainly a number with the wrong unit.
 pub const MIN_LIMIT: Duration = Duration::from_micros(1);
-/// Longer than any process lives; the nanoseconds share a word with scope and mode.
-pub const MAX_LIMIT: Duration = Duration::from_secs(70 * 365 * 24 * 60 * 60);
+/// Longer than any process lives; the nanoseconds share a word with the other settings.
+pub const MAX_LIMIT: Duration = Duration::from_secs(35 * 365 * 24 * 60 * 60);
 
 impl TimeoutScope {
     pub(super) const fn limit(self) -> Limit {
@@ -93,12 +108,13 @@ impl TimeoutScope {
 }
 
 /// What a call needs to know, in one word, so that a call sees all of an update or nothing of it without a lock:
-/// the limit in nanoseconds in the upper 61 bits, then the mode in two bits, then the scope in one.
+/// the limit in nanoseconds in the upper 60 bits, then one for durations, two for the mode and one for the scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Setting {
     pub(super) limit_nanos: u64,
     pub(super) scope: TimeoutScope,
     pub(super) mode: Mode,
+    pub(super) durations: bool,
 }
 
 impl Setting {
@@ -112,19 +128,20 @@ impl Setting {
             Mode::Observe => 1,
             Mode::Disabled => 2,
         };
-        // 70 years are less than 2⁶¹ ns, which is 73.
-        (config.limit.as_nanos() as u64) << 3 | mode << 1 | scope
+        // 35 years are less than 2⁶⁰ ns, which is 36.
+        (config.limit.as_nanos() as u64) << 4 | (config.durations as u64) << 3 | mode << 1 | scope
     }
 
     pub(super) const fn unpack(word: u64) -> Self {
         Self {
-            limit_nanos: word >> 3,
+            limit_nanos: word >> 4,
             scope: if word & 1 == 0 { TimeoutScope::Attempt } else { TimeoutScope::Total },
             mode: match word >> 1 & 3 {
                 0 => Mode::Enforce,
                 1 => Mode::Observe,
                 _ => Mode::Disabled,
             },
+            durations: word >> 3 & 1 == 1,
         }
     }
 }
@@ -138,10 +155,12 @@ mod tests {
         for limit in [MIN_LIMIT, Duration::from_millis(250), Duration::from_secs(1), MAX_LIMIT] {
             for scope in [TimeoutScope::Attempt, TimeoutScope::Total] {
                 for mode in [Mode::Enforce, Mode::Observe, Mode::Disabled] {
-                    let config = TimeoutConfig { name: "n".into(), limit, scope, mode };
-                    assert_eq!(config.check(), Ok(()));
-                    let limit_nanos = limit.as_nanos() as u64;
-                    assert_eq!(Setting::unpack(Setting::pack(&config)), Setting { limit_nanos, scope, mode });
+                    for durations in [false, true] {
+                        let config = TimeoutConfig { name: "n".into(), limit, scope, mode, durations };
+                        assert_eq!(config.check(), Ok(()));
+                        let setting = Setting { limit_nanos: limit.as_nanos() as u64, scope, mode, durations };
+                        assert_eq!(Setting::unpack(Setting::pack(&config)), setting);
+                    }
                 }
             }
         }

@@ -47,6 +47,7 @@ struct Shared {
     elapsed: AtomicU64,
     elapsed_ambient: AtomicU64,
     rejected: AtomicU64,
+    /// Calls are counted under its lock, here and in the gauge.
     metrics: Bound<Calls>,
 }
 
@@ -82,7 +83,7 @@ impl TimeoutHandle {
         let setting = AtomicU64::new(Setting::pack(&config));
         let name: Arc<str> = config.name.into();
         let shared = Shared {
-            metrics: Bound::new(metrics(&name)),
+            metrics: Bound::new(metrics(&name, config.durations)),
             name,
             setting,
             counts: Counts::default(),
@@ -124,10 +125,9 @@ impl TimeoutHandle {
 
     /// The configuration in force.
     pub fn config(&self) -> TimeoutConfig {
-        // ORDERING: Relaxed, the word is the whole setting; see `update`.
-        let setting = Setting::unpack(self.shared.setting.load(Ordering::Relaxed));
-        let Setting { limit_nanos, scope, mode } = setting;
-        TimeoutConfig { name: self.name().to_owned(), limit: Duration::from_nanos(limit_nanos), scope, mode }
+        let Setting { limit_nanos, scope, mode, durations } = self.shared.setting();
+        let limit = Duration::from_nanos(limit_nanos);
+        TimeoutConfig { name: self.name().to_owned(), limit, scope, mode, durations }
     }
 
     /// What became of the calls so far.
@@ -147,7 +147,8 @@ impl TimeoutHandle {
         }
     }
 
-    /// Changes the limit, the scope and the mode for the calls that start from now on.
+    /// Changes the limit, the scope and the mode for the calls that start from now on, and what is told of durations for those
+    /// that end from now on.
     ///
     /// # Errors
     /// [`InvalidConfig`], and nothing changes: a value is out of bounds, or the name differs, which metrics carry already.
@@ -158,12 +159,20 @@ impl TimeoutHandle {
         }
         // ORDERING: Relaxed, the word is the whole setting and nothing else is read because of it.
         self.shared.setting.store(Setting::pack(&config), Ordering::Relaxed);
+        if self.shared.metrics.with(Calls::has_durations) != config.durations {
+            self.rebind_metrics();
+        }
         Ok(())
     }
 
     /// Resolves the metrics again, after a recorder was installed.
     pub fn rebind_metrics(&self) {
-        self.shared.metrics.rebind(metrics(&self.shared.name));
+        let shared = &self.shared;
+        shared.metrics.rebind_with(|| {
+            let calls = metrics(&shared.name, shared.setting().durations);
+            calls.in_flight.set(shared.counts.read().in_flight as f64);
+            calls
+        });
     }
 
     /// Opens the account of a call that starts at `started`, which is now, and makes it, or refuses it because its deadline has passed.
@@ -173,13 +182,12 @@ impl TimeoutHandle {
     #[inline]
     pub(super) fn run<R>(&self, started: Duration, call: impl FnOnce() -> R) -> Result<(R, Running), Rejected> {
         let shared = &self.shared;
-        // ORDERING: Relaxed, pairs with nothing; see `update`.
-        let terms = Terms::new(Setting::unpack(shared.setting.load(Ordering::Relaxed)), started);
-        if terms.limits.is_some_and(|limits| limits.deadline.nanos() <= limits.started) {
+        let terms = Terms::new(shared.setting(), started);
+        if terms.limits.is_some_and(|limits| limits.deadline.nanos() <= terms.started) {
             self.late(terms)?;
         }
-        shared.counts.start();
-        let unwound = Unwound(shared);
+        shared.start();
+        let unwound = Unwound { shared, started: terms.started };
         let future = terms.within(call);
         mem::forget(unwound);
         Ok((future, Running { shared: Arc::clone(shared), terms, stepping: false, ended: false }))
@@ -200,24 +208,45 @@ impl TimeoutHandle {
 }
 
 impl Shared {
-    /// Counts a call that has ended.
     #[inline]
-    fn end(&self, ended: Ended) {
-        self.counts.end(ended);
-        self.metrics.with(|calls| match ended {
-            Ended::Ok => calls.success.increment(1),
-            Ended::Failed => calls.failure.increment(1),
-            Ended::Neutral => calls.neutral.increment(1),
+    fn setting(&self) -> Setting {
+        // ORDERING: Relaxed, the word is the whole setting; see `update`.
+        Setting::unpack(self.setting.load(Ordering::Relaxed))
+    }
+
+    /// Counts a call that starts.
+    #[inline]
+    fn start(&self) {
+        self.metrics.with(|calls| {
+            self.counts.start();
+            calls.start();
+        });
+    }
+
+    /// Counts a call that has ended and started at `started`, in nanoseconds since the origin of the clock.
+    #[inline]
+    fn end(&self, ended: Ended, started: u64) {
+        self.metrics.with(|calls| {
+            self.counts.end(ended);
+            calls.end(ended, || Some(since(started)));
         });
     }
 }
 
+/// How long ago `started` was, in nanoseconds since the origin of the clock.
+fn since(started: u64) -> Duration {
+    clock::read().saturating_sub(Duration::from_nanos(started))
+}
+
 /// Counts the call as failed if the inner service panics while it is made.
-struct Unwound<'a>(&'a Shared);
+struct Unwound<'a> {
+    shared: &'a Shared,
+    started: u64,
+}
 
 impl Drop for Unwound<'_> {
     fn drop(&mut self) {
-        self.0.end(Ended::Failed);
+        self.shared.end(Ended::Failed, self.started);
     }
 }
 
@@ -230,22 +259,19 @@ impl fmt::Debug for TimeoutHandle {
 /// The tighter of the layer's limit and the ambient deadline, for one call.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    /// In nanoseconds since the origin of the clock.
-    started: u64,
     deadline: Deadline,
     limit: Limit,
 }
 
 impl Limits {
     #[inline]
-    fn new(setting: Setting, started: Duration, ambient: Option<Deadline>) -> Self {
-        let started = clock::nanos(started);
+    fn new(setting: Setting, started: u64, ambient: Option<Deadline>) -> Self {
         let limit = Overrides::current().timeout(setting.scope).map_or(setting.limit_nanos, clock::nanos);
         let own = Deadline::at_nanos(started.saturating_add(limit));
         // Of two that end together the own limit is named: it would have fired without the other.
         match ambient {
-            Some(ambient) if ambient < own => Self { started, deadline: ambient, limit: Limit::Ambient },
-            _ => Self { started, deadline: own, limit: setting.scope.limit() },
+            Some(ambient) if ambient < own => Self { deadline: ambient, limit: Limit::Ambient },
+            _ => Self { deadline: own, limit: setting.scope.limit() },
         }
     }
 }
@@ -253,6 +279,8 @@ impl Limits {
 /// What holds for one call, whatever is updated meanwhile.
 #[derive(Debug, Clone, Copy)]
 struct Terms {
+    /// In nanoseconds since the origin of the clock.
+    started: u64,
     /// `None` when the layer is disabled.
     limits: Option<Limits>,
     enforced: bool,
@@ -261,11 +289,12 @@ struct Terms {
 impl Terms {
     #[inline]
     fn new(setting: Setting, started: Duration) -> Self {
+        let started = clock::nanos(started);
         let limits = match setting.mode {
             Mode::Disabled => None,
             Mode::Enforce | Mode::Observe => Some(Limits::new(setting, started, Deadline::current())),
         };
-        Self { limits, enforced: setting.mode == Mode::Enforce }
+        Self { started, limits, enforced: setting.mode == Mode::Enforce }
     }
 
     /// The deadline to keep, if one is to be kept.
@@ -332,7 +361,7 @@ impl Running {
     /// The timer has fired, here or below.
     pub(super) fn elapsed(&mut self) -> Elapsed {
         let (limit, after) = match self.terms.limits {
-            Some(limits) => (limits.limit, clock::now().saturating_sub(Duration::from_nanos(limits.started))),
+            Some(limits) => (limits.limit, since(self.terms.started)),
             // There is no timer without limits; the name below is all there would be to say.
             None => (Limit::Total, Duration::ZERO),
         };
@@ -351,7 +380,7 @@ impl Running {
     #[inline]
     fn end(&mut self, ended: Ended) {
         self.ended = true;
-        self.shared.end(ended);
+        self.shared.end(ended, self.terms.started);
     }
 
     #[cold]
@@ -371,6 +400,6 @@ impl Drop for Running {
     }
 }
 
-fn metrics(name: &str) -> Calls {
-    Calls::new(PATTERN, name, &[Reason::Deadline])
+fn metrics(name: &str, durations: bool) -> Calls {
+    Calls::new(PATTERN, name, &[Reason::Deadline], durations)
 }

@@ -40,10 +40,13 @@
 //! | `limit` | none | how long an answer is worth waiting for is known to the caller only |
 //! | `scope` | none | the error says whose limit it was |
 //! | `mode` | enforce | [`Mode`](crate::Mode) |
+//! | `durations` | off | [`TimeoutConfig::durations`] |
 //!
 //! | metric | what |
 //! |---|---|
 //! | `seawall_calls_total` | by outcome; rejected ones by `reason`: `deadline` |
+//! | `seawall_in_flight` | calls under way |
+//! | `seawall_call_duration_seconds` | how long admitted calls took, if `durations` is set |
 //!
 //! **Cost.** No allocation. A call that is answered at its first poll takes one reading of the clock, which the layers below
 //! share, and no timer.

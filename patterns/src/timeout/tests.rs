@@ -289,3 +289,64 @@ fn service_and_future_are_send_and_sync_where_the_inner_ones_are() {
     send(&service.call(()));
     assert!(format!("{:?}", TimeoutHandle::new(TimeoutConfig::total("n", LIMIT)).unwrap()).contains("\"n\""));
 }
+
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn the_account_of_a_call_is_six_words_with_metrics_and_without() {
+    // The layer, start, deadline and whose it is, and flags.
+    assert_eq!(size_of::<super::handle::Running>(), 48);
+}
+
+#[cfg(feature = "metrics")]
+mod metrics {
+    use super::*;
+    use crate::telemetry::told::{End, Told, follows_every_end, inner, stays_in_step};
+
+    #[tokio::test(start_paused = true)]
+    async fn every_start_and_end_is_told() {
+        let (told, layer) = (Told::new(), layer());
+        let mut service = layer.layer(service_fn(inner));
+        follows_every_end(&told, service.clone()).await;
+        let refused = Deadline::after(Duration::ZERO).enter(|| service.call(End::Good)).await;
+        assert!(Rejected::find(&*refused.unwrap_err()).is_some());
+        assert_eq!(told.in_flight(), 0.0);
+        let _ = elapsed(layer.handle().call(pending::<Result<(), BoxError>>())).await;
+        assert_eq!(told.in_flight(), 0.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gauge_that_is_bound_again_is_in_step() {
+        let (told, layer) = (Told::new(), layer());
+        let timeout = layer.handle();
+        let _held = timeout.call(pending::<Result<(), BoxError>>());
+        let call = || drop(timeout.call(ready(Ok::<_, BoxError>(()))));
+        stays_in_step(&told, 1.0, call, || timeout.rebind_metrics());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn durations_are_told_while_they_are_asked_for() {
+        let told = Told::new();
+        for mode in [Mode::Enforce, Mode::Observe, Mode::Disabled] {
+            let config = TimeoutConfig::total("peer", LIMIT).mode(mode);
+            let timeout = TimeoutHandle::new(config.clone()).unwrap();
+            let call = async |wait: Duration| {
+                let sleeps = async {
+                    sleep(wait).await;
+                    Ok::<_, BoxError>(())
+                };
+                timeout.call(sleeps).await
+            };
+            call(MS).await.unwrap();
+            assert!(told.durations().is_none_or(|told| told.is_empty()), "nobody has asked");
+            timeout.update(config.clone().durations(true)).unwrap();
+            assert!(timeout.config().durations);
+            call(30 * MS).await.unwrap();
+            let _ = call(LIMIT * 2).await;
+            let longest = if mode == Mode::Enforce { 0.1 } else { 0.2 };
+            assert_eq!(told.durations(), Some(vec![0.03, longest]));
+            timeout.update(config).unwrap();
+            call(MS).await.unwrap();
+            assert_eq!(told.durations(), Some(vec![]));
+        }
+    }
+}
