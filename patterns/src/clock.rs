@@ -43,7 +43,7 @@ pub fn since_origin(at: Instant) -> Duration {
 /// A time or a length of time in nanoseconds, for arithmetic in one word: 584 years of them.
 #[inline]
 pub fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos().into())
 }
 
 /// The instant that lies `at` after the origin, for a timer.

@@ -16,6 +16,7 @@ pub struct Counts {
 
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
 pub enum Ended {
     /// It succeeded.
     Ok,

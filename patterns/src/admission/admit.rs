@@ -11,11 +11,14 @@ use crate::sync::Arc;
 
 /// The state of a limit, shared by its handle, layer and services.
 pub trait Core {
-    /// What a permit holds of it.
-    type Units;
+    /// What a permit holds of it. By default nothing: so where the mode lets a call through.
+    type Units: Default;
 
     /// The account of its calls.
     fn account(&self) -> &Account;
+
+    /// What is left of `units` to hold when a call through the layer has started.
+    fn held(units: Self::Units) -> Self::Units;
 
     /// Takes back what a permit held. `spent` if a call was made with it, which a rate does not give again.
     fn give_back(&self, units: Self::Units, spent: bool);
@@ -43,8 +46,13 @@ pub trait Gate {
     /// Waits for it.
     type Wait: Wait<Core = Self::Core>;
 
-    /// Where callers wait.
-    fn waiting(&self) -> Waiting;
+    /// The limit.
+    fn core(&self) -> &Arc<Self::Core>;
+
+    /// Where callers wait, if they do.
+    fn waiting(&self) -> Waiting {
+        Waiting::InCall
+    }
 
     /// Whether it reads the clock to admit a call. What is below then shares the reading.
     fn reads_the_clock(&self) -> bool {
@@ -52,16 +60,28 @@ pub trait Gate {
     }
 
     /// Asks for the one unit of a call that is not known yet; only where callers wait in readiness.
-    fn reserve(&self) -> Reserved<Self::Core, Self::Wait>;
+    fn reserve(&self) -> Reserved<Self::Core, Self::Wait> {
+        Reserved::Undecided
+    }
 }
 
 /// What a limiting pattern decides of one request, before the inner service sees it.
 pub trait Admit<Req>: Gate {
-    /// Decides, counting a refusal. Never answers [`Decision::Wait`] where callers wait in readiness.
-    fn admit(&self, request: &Req) -> Decision<Self::Core, Self::Wait>;
+    /// Takes what `request` needs to go now. Small, for it is a part of every call,
+    /// and counts nothing.
+    ///
+    /// # Errors
+    /// Why it cannot go now.
+    fn try_admit(&self, request: &Req) -> Result<<Self::Core as Core>::Units, Refusal>;
+
+    /// Decides of a `request` that cannot go now, counting a refusal. Never answers [`Decision::Wait`] where callers wait in
+    /// readiness. By default nobody waits.
+    fn admit_later(&self, _: &Req, refusal: Refusal) -> Decision<Self::Core, Self::Wait> {
+        Permit::refused(self.core(), refusal).into()
+    }
 }
 
-/// What becomes of a request.
+/// What becomes of a request that cannot go now.
 #[derive(Debug)]
 pub enum Decision<C: Core, W> {
     /// It may go now.

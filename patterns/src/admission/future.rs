@@ -6,15 +6,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
 use tower_service::Service;
 
 use super::admit::{Core, Gate, Wait};
-use super::patience::Patience;
+use super::later::Later;
 use super::permit::Permit;
 use super::policy::{AtAnswer, End};
-use crate::clock;
-use crate::deadline;
 use crate::error::{BoxError, Rejected};
 
 pin_project! {
@@ -27,22 +24,28 @@ pin_project! {
         A: Gate,
     {
         #[pin]
-        state: State<S::Future, A::Wait, A::Core, S, Req>,
+        state: State<S::Future, A::Core, Later<S, A, Req>>,
         end: E,
     }
 }
 
 pin_project! {
-    #[project = StateProjection]
-    enum State<F, W, C: Core, S, Req> {
+    // As small as can be, since it moves with every call: what a call needs to wait lies elsewhere.
+    #[project = Projection]
+    enum State<F, C: Core, L> {
         // The inner future is dropped before the permit is given back.
         Running { #[pin] future: F, permit: Option<Permit<C>> },
-        Waiting { #[pin] wait: W, call: Option<(S, Req)> },
-        // Its turn has come → the clone is polled ready.
-        Readying { permit: Option<Permit<C>>, service: S, request: Option<Req>, patience: Patience, #[pin] timer: Option<Sleep> },
-        Refused { rejected: Option<Rejected> },
+        Waiting { later: Pin<Box<L>> },
+        Refused { error: Option<BoxError> },
         Done,
     }
+}
+
+/// How a call begins.
+pub(super) enum Start<S: Service<Req>, A: Gate, Req> {
+    Running(S::Future, Permit<A::Core>),
+    Waiting(Pin<Box<Later<S, A, Req>>>),
+    Refused(BoxError),
 }
 
 impl<S, A, Req, E> ResponseFuture<S, A, Req, E>
@@ -51,16 +54,13 @@ where
     A: Gate,
 {
     #[inline]
-    pub(super) fn running(future: S::Future, permit: Permit<A::Core>, end: E) -> Self {
-        Self { state: State::Running { future, permit: Some(permit) }, end }
-    }
-
-    pub(super) fn waiting(wait: A::Wait, service: S, request: Req, end: E) -> Self {
-        Self { state: State::Waiting { wait, call: Some((service, request)) }, end }
-    }
-
-    pub(super) fn refused(rejected: Rejected, end: E) -> Self {
-        Self { state: State::Refused { rejected: Some(rejected) }, end }
+    pub(super) fn new(start: Start<S, A, Req>, end: E) -> Self {
+        let state = match start {
+            Start::Running(future, permit) => State::Running { future, permit: Some(permit) },
+            Start::Waiting(later) => State::Waiting { later },
+            Start::Refused(error) => State::Refused { error: Some(error) },
+        };
+        Self { state, end }
     }
 }
 
@@ -77,62 +77,27 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut state = this.state;
-        let output = loop {
-            let next = match state.as_mut().project() {
-                StateProjection::Running { future, permit } => {
-                    let Some(running) = permit else { return Poll::Pending };
-                    let result = ready!(running.within(|| future.poll(cx)));
-                    break this.end.end(result, permit);
-                }
-                StateProjection::Waiting { mut wait, call } => {
-                    let granted = ready!(wait.as_mut().poll(cx));
-                    // Whom only the mode lets through is counted as refused, and must not be so again.
-                    let patience = if granted.is_ok() { wait.patience() } else { Patience::unbounded() };
-                    let permit = match granted.or_else(|refusal| Permit::refused(wait.core(), refusal)) {
-                        Ok(permit) => permit,
-                        Err(rejected) => break Err(rejected.into()),
-                    };
-                    let Some((service, request)) = call.take() else { return Poll::Pending };
-                    State::Readying { permit: Some(permit), service, request: Some(request), patience, timer: None }
-                }
-                StateProjection::Readying { permit, service, request, patience, timer } => {
-                    match deadline::suspended(|| service.poll_ready(cx)) {
-                        Poll::Ready(ready) => {
-                            let (Some(permit), Some(request)) = (permit.take(), request.take()) else {
-                                return Poll::Pending;
-                            };
-                            let mut permit = permit.start();
-                            if let Err(error) = ready {
-                                permit.failed();
-                                break Err(error.into());
-                            }
-                            // One reading of the clock for the layers below, which are called here and not from above.
-                            let _now = clock::enter();
-                            let future = permit.within(|| service.call(request));
-                            State::Running { future, permit: Some(permit) }
-                        }
-                        Poll::Pending => {
-                            let reason = ready!(patience.poll(timer, cx));
-                            let Some(held) = permit.as_ref() else { return Poll::Pending };
-                            if let Some(rejected) = held.core().account().refuse(reason.into()) {
-                                break Err(rejected.into());
-                            }
-                            // Only observed: it may wait on.
-                            *patience = Patience::unbounded();
-                            return Poll::Pending;
-                        }
-                    }
-                }
-                StateProjection::Refused { rejected } => match rejected.take() {
-                    Some(rejected) => break Err(rejected.into()),
-                    None => return Poll::Pending,
-                },
-                StateProjection::Done => {
-                    debug_assert!(false, "polled after it was ready");
-                    return Poll::Pending;
-                }
-            };
-            state.set(next);
+        if let Projection::Waiting { later } = state.as_mut().project() {
+            match ready!(later.as_mut().poll(cx)) {
+                Ok((future, permit)) => state.set(State::Running { future, permit: Some(permit) }),
+                Err(error) => state.set(State::Refused { error: Some(error) }),
+            }
+        }
+        let output = match state.as_mut().project() {
+            Projection::Running { future, permit } => {
+                let Some(running) = permit else { return Poll::Pending };
+                let answer = ready!(running.within(|| future.poll(cx)));
+                // In place: to move what was just written is slow.
+                this.end.end(answer, permit)
+            }
+            Projection::Refused { error } => match error.take() {
+                Some(error) => Err(error),
+                None => return Poll::Pending,
+            },
+            Projection::Waiting { .. } | Projection::Done => {
+                debug_assert!(false, "polled after it was ready");
+                return Poll::Pending;
+            }
         };
         // The inner future goes now and not when somebody drops this one: with it goes what it holds.
         state.set(State::Done);

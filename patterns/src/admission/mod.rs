@@ -12,7 +12,7 @@
 //! ```
 //!
 //! **Admitted** calls allocate nothing, read no clock and clone nothing. A call that **waits** or is **refused** gives the
-//! readied inner service back at once, in exchange for a clone. It waits no longer than the pattern's `max_wait` and the
+//! readied inner service back at once, in exchange for a clone, and allocates once: for its place, or for the error. It waits no longer than the pattern's `max_wait` and the
 //! ambient [`Deadline`](crate::Deadline), the readiness of its clone included, and is refused at once where that has
 //! passed. Dropping the future gives up the place in line, or the permit.
 //!
@@ -26,6 +26,7 @@ mod patience;
 mod permit;
 
 mod future;
+mod later;
 mod layer;
 mod policy;
 mod service;

@@ -17,8 +17,7 @@ use crate::sync::Arc;
 #[must_use = "a permit is given back when it is dropped"]
 pub struct Permit<C: Core> {
     core: Arc<C>,
-    /// `None` where the mode let the call through without.
-    units: Option<C::Units>,
+    units: C::Units,
     /// How the call ends if this is dropped now; `None` before it has started.
     ended: Option<Ended>,
 }
@@ -27,12 +26,7 @@ impl<C: Core> Permit<C> {
     /// Leave to start a call with `units` of `core`.
     #[inline]
     pub(crate) fn new(core: &Arc<C>, units: C::Units) -> Self {
-        Self { core: Arc::clone(core), units: Some(units), ended: None }
-    }
-
-    /// Leave to start a call that the mode lets through.
-    pub(crate) fn without_units(core: &Arc<C>) -> Self {
-        Self { core: Arc::clone(core), units: None, ended: None }
+        Self { core: Arc::clone(core), units, ended: None }
     }
 
     pub(crate) fn core(&self) -> &Arc<C> {
@@ -40,28 +34,24 @@ impl<C: Core> Permit<C> {
     }
 
     /// What it holds; from now on, nothing.
-    pub(crate) fn take_units(&mut self) -> Option<C::Units> {
-        self.units.take()
-    }
-
-    /// Asks `core` unless its mode is to ask nothing.
-    #[inline]
-    pub(crate) fn ask(core: &Arc<C>, ask: impl FnOnce(&C) -> Result<C::Units, Refusal>) -> Result<Self, Rejected> {
-        if core.account().mode() == Mode::Disabled {
-            return Ok(Self::without_units(core));
-        }
-        match ask(core) {
-            Ok(units) => Ok(Self::new(core, units)),
-            Err(refusal) => Self::refused(core, refusal),
-        }
+    pub(crate) fn take_units(&mut self) -> C::Units {
+        mem::take(&mut self.units)
     }
 
     /// Counts the refusal; the error, unless the mode lets the call through.
-    pub(crate) fn refused(core: &Arc<C>, refusal: impl Into<Refusal>) -> Result<Self, Rejected> {
-        match core.account().refuse(refusal.into()) {
+    #[cold]
+    pub(crate) fn refused(core: &Arc<C>, refusal: Refusal) -> Result<Self, Rejected> {
+        match core.account().refuse(refusal) {
             Some(rejected) => Err(rejected),
-            None => Ok(Self::without_units(core)),
+            None => Ok(Self::new(core, C::Units::default())),
         }
+    }
+
+    /// Starts a call with the units of `ask`, which is not asked where the mode is not to; or counts that there are none.
+    #[inline]
+    pub(crate) fn ask(core: &Arc<C>, ask: impl FnOnce(&C) -> Result<C::Units, Refusal>) -> Result<Self, Rejected> {
+        let units = if core.account().mode() == Mode::Disabled { Ok(C::Units::default()) } else { ask(core) };
+        units.map(|units| Self::new(core, units)).or_else(|refusal| Self::refused(core, refusal)).map(Self::start)
     }
 
     /// Counts the start of the call.
@@ -70,6 +60,12 @@ impl<C: Core> Permit<C> {
         self.core.account().start();
         self.ended = Some(Ended::Neutral);
         self
+    }
+
+    /// Counts a call that failed before it was made. What it holds goes back unspent.
+    pub(crate) fn failed_uncalled(self) {
+        self.core.account().start();
+        self.core.account().end(Ended::Failed);
     }
 
     /// Runs the inner service; if it panics, the call has failed.
@@ -99,6 +95,41 @@ impl<C: Core> Permit<C> {
     }
 }
 
+/// An admitted call while it is made: should the inner service panic, it has failed.
+///
+/// It owns nothing but the units. A [`Permit`] made here would be written to memory for the unwinding, and moved from there
+/// at a cost that shows.
+pub(super) struct Making<'a, C: Core> {
+    core: &'a Arc<C>,
+    units: C::Units,
+}
+
+impl<'a, C: Core> Making<'a, C> {
+    /// Counts the start of the call.
+    #[inline]
+    pub(super) fn start(core: &'a Arc<C>, units: C::Units) -> Self {
+        core.account().start();
+        Self { core, units: C::held(units) }
+    }
+
+    /// The call is made, and goes on under this.
+    #[inline]
+    pub(super) fn made(mut self) -> Permit<C> {
+        let units = mem::take(&mut self.units);
+        let permit = Permit { core: Arc::clone(self.core), units, ended: Some(Ended::Neutral) };
+        mem::forget(self);
+        permit
+    }
+}
+
+impl<C: Core> Drop for Making<'_, C> {
+    #[inline]
+    fn drop(&mut self) {
+        self.core.account().end(Ended::Failed);
+        self.core.give_back(mem::take(&mut self.units), true);
+    }
+}
+
 /// Marks the call as failed when it is dropped, which is when the inner service panics.
 struct FailedUnless<'a, C: Core>(&'a mut Permit<C>);
 
@@ -115,9 +146,7 @@ impl<C: Core> Drop for Permit<C> {
         if let Some(ended) = self.ended {
             self.core.account().end(ended);
         }
-        if let Some(units) = self.units.take() {
-            self.core.give_back(units, self.ended.is_some());
-        }
+        self.core.give_back(mem::take(&mut self.units), self.ended.is_some());
     }
 }
 

@@ -7,13 +7,14 @@ use std::task::{Context, Poll, ready};
 
 use tower_service::Service;
 
-use super::admit::{Admit, Decision, Gate, Reserved};
-use super::future::ResponseFuture;
-use super::permit::Permit;
+use super::admit::{Admit, Core, Decision, Gate, Reserved};
+use super::future::{ResponseFuture, Start};
+use super::later::Later;
+use super::permit::{Making, Permit};
 use super::policy::{AtAnswer, End};
 use crate::clock;
-use crate::error::BoxError;
-use crate::mode::Waiting;
+use crate::error::{BoxError, Refusal};
+use crate::mode::{Mode, Waiting};
 
 /// A service behind a limit.
 pub struct Limited<S, A: Gate, E = AtAnswer> {
@@ -83,29 +84,55 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         // Held to the end: what is below takes its time from this reading.
         let _now = self.gate.reads_the_clock().then(clock::enter);
-        let decision = match self.reserved.take() {
-            Some(permit) => Decision::Admitted(permit),
-            None => self.gate.admit(&request),
+        if self.reserved.is_some()
+            && let Some(permit) = self.reserved.take()
+        {
+            return ResponseFuture::new(self.call_under(permit, request), self.end.clone());
+        }
+        let units = match self.gate.core().account().mode() {
+            Mode::Disabled => Ok(Default::default()),
+            _ => self.gate.try_admit(&request),
         };
-        match decision {
-            Decision::Admitted(permit) => {
-                let mut permit = permit.start();
-                let future = permit.within(|| self.inner.call(request));
-                ResponseFuture::running(future, permit, self.end.clone())
+        match units {
+            Ok(units) => {
+                let making = Making::start(self.gate.core(), units);
+                let future = self.inner.call(request);
+                ResponseFuture::new(Start::Running(future, making.made()), self.end.clone())
             }
-            Decision::Wait(wait) => {
-                self.release_inner();
-                ResponseFuture::waiting(wait, self.inner.clone(), request, self.end.clone())
-            }
-            Decision::Refused(rejected) => {
-                self.release_inner();
-                ResponseFuture::refused(rejected, self.end.clone())
-            }
+            Err(refusal) => ResponseFuture::new(self.call_later(request, refusal), self.end.clone()),
         }
     }
 }
 
 impl<S: Clone, A: Gate, E> Limited<S, A, E> {
+    fn call_under<Req>(&mut self, permit: Permit<A::Core>, request: Req) -> Start<S, A, Req>
+    where
+        S: Service<Req>,
+    {
+        let mut permit = permit.start();
+        let future = permit.within(|| self.inner.call(request));
+        Start::Running(future, permit)
+    }
+
+    #[cold]
+    fn call_later<Req>(&mut self, request: Req, refusal: Refusal) -> Start<S, A, Req>
+    where
+        S: Service<Req>,
+        A: Admit<Req>,
+    {
+        match self.gate.admit_later(&request, refusal) {
+            Decision::Admitted(permit) => self.call_under(permit, request),
+            Decision::Wait(wait) => {
+                self.release_inner();
+                Start::Waiting(Box::pin(Later::new(wait, self.inner.clone(), request)))
+            }
+            Decision::Refused(rejected) => {
+                self.release_inner();
+                Start::Refused(rejected.into())
+            }
+        }
+    }
+
     /// Gives back whatever the inner service has reserved for the call that is not made now.
     fn release_inner(&mut self) {
         let fresh = self.inner.clone();

@@ -116,7 +116,7 @@ impl BulkheadHandle {
     /// [`Rejected`]: full, closed, or never where all room is kept for others.
     #[inline]
     pub fn try_acquire(&self) -> Result<Permit, Rejected> {
-        self.room.try_acquire(self.unit).map(Permit::start)
+        Permit::ask(&self.room, |room| room.try_take(self.unit))
     }
 
     /// Takes room for one call, or waits for it as far as it may, in line from the first poll on.

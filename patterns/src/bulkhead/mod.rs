@@ -60,7 +60,8 @@
 //! | `seawall_in_flight`, `seawall_limit` | calls under way, and how many may be |
 //! | `seawall_queue_depth`, `seawall_queue_wait_seconds` | calls in line, and how long they were |
 //!
-//! **Cost.** No allocation for a call, waiting or not; a refusal allocates its error.
+//! **Cost.** No allocation for a call that does not wait, one for what it needs until its turn if it does; a refusal allocates
+//! its error.
 //!
 //! **Do not** share one bulkhead among dependencies: then the slowest has it all. Do not add a queue to make refusals go
 //! away: when the dependency is slow it is full all the time, and only lengthens every answer.

@@ -5,8 +5,10 @@ use std::fmt;
 use super::handle::BulkheadHandle;
 use super::policy::{PartitionBy, Whole};
 use crate::admission::{Admit, Decision, Gate, Limited, Reserved};
+use crate::error::Refusal;
 use crate::mode::Waiting;
-use crate::semaphore::{Place, Room};
+use crate::semaphore::{Place, Room, Units};
+use crate::sync::Arc;
 
 /// A service behind a bulkhead; made by [`BulkheadLayer`](super::BulkheadLayer). See [`Limited`].
 pub type Bulkhead<S, P = Whole> = Limited<S, Divided<P>>;
@@ -23,6 +25,11 @@ impl<P> Gate for Divided<P> {
     type Wait = Place;
 
     #[inline]
+    fn core(&self) -> &Arc<Room> {
+        &self.bulkhead.room
+    }
+
+    #[inline]
     fn waiting(&self) -> Waiting {
         self.bulkhead.room.waiting()
     }
@@ -34,14 +41,22 @@ impl<P> Gate for Divided<P> {
 
 impl<Req> Admit<Req> for Divided<Whole> {
     #[inline]
-    fn admit(&self, _: &Req) -> Decision<Room, Place> {
-        self.bulkhead.room.admit(self.bulkhead.unit)
+    fn try_admit(&self, _: &Req) -> Result<Units, Refusal> {
+        self.bulkhead.room.try_take(self.bulkhead.unit)
+    }
+
+    fn admit_later(&self, _: &Req, refusal: Refusal) -> Decision<Room, Place> {
+        self.bulkhead.room.admit_later(self.bulkhead.unit, refusal)
     }
 }
 
 impl<Req, P: PartitionBy<Req>> Admit<Req> for Divided<By<P>> {
-    fn admit(&self, request: &Req) -> Decision<Room, Place> {
-        self.bulkhead.room.admit(self.bulkhead.unit_of(self.by.0.partition(request)))
+    fn try_admit(&self, request: &Req) -> Result<Units, Refusal> {
+        self.bulkhead.room.try_take(self.bulkhead.unit_of(self.by.0.partition(request)))
+    }
+
+    fn admit_later(&self, request: &Req, refusal: Refusal) -> Decision<Room, Place> {
+        self.bulkhead.room.admit_later(self.bulkhead.unit_of(self.by.0.partition(request)), refusal)
     }
 }
 

@@ -191,7 +191,7 @@ impl TimeWindow {
 
 /// 584 years fit, so the conversion loses nothing that happens.
 pub(super) fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos().into())
 }
 
 #[cfg(test)]

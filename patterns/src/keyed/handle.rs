@@ -105,7 +105,7 @@ impl<K: Hash + Eq> KeyedHandle<K> {
     /// As of [`try_acquire`](Self::try_acquire), or never where `cost` is more than a quota ever admits.
     #[inline]
     pub fn try_acquire_many(&self, key: K, cost: u32) -> Result<Permit<K>, Rejected> {
-        self.room.try_acquire(key, cost).map(Permit::start)
+        Permit::ask(&self.room, |room| room.try_take(key, cost))
     }
 
     /// How much [`try_acquire_many`](Self::try_acquire_many) would admit of `key` now, if there is a place for it.
@@ -195,6 +195,9 @@ impl<K> Core for Room<K> {
     }
 
     #[inline]
+    fn held((): ()) {}
+
+    #[inline]
     fn give_back(&self, (): (), _: bool) {}
 }
 
@@ -202,18 +205,16 @@ impl<K> Core for Room<K> {
 const TOLD_EVERY: Duration = Duration::from_millis(250);
 
 impl<K: Hash + Eq> Room<K> {
-    /// A permit now, or none. A cost of 0 is taken as 1.
+    /// Counts a call now, or does not. A cost of 0 is taken as 1.
     #[inline]
-    pub(super) fn try_acquire(self: &Arc<Self>, key: K, cost: u32) -> Result<Permit<K>, Rejected> {
-        Permit::ask(self, |room| {
-            let now = clock::now();
-            let answer = room.limits.try_take(key, cost.max(1), now);
-            // ORDERING: Relaxed, whoever reads an old time tells once more.
-            if nanos(now) >= room.tell_at.load(Ordering::Relaxed) {
-                room.tell(now);
-            }
-            answer
-        })
+    pub(super) fn try_take(&self, key: K, cost: u32) -> Result<(), Refusal> {
+        let now = clock::now();
+        let answer = self.limits.try_take(key, cost.max(1), now);
+        // ORDERING: Relaxed, whoever reads an old time tells once more.
+        if nanos(now) >= self.tell_at.load(Ordering::Relaxed) {
+            self.tell(now);
+        }
+        answer
     }
 }
 

@@ -4,8 +4,9 @@ use std::fmt;
 use std::hash::Hash;
 
 use super::handle::{KeyedHandle, Room};
-use crate::admission::{self, Admit, Cost, Decision, Gate, Limited, NoWait, OneUnit, Reserved};
-use crate::mode::Waiting;
+use crate::admission::{self, Admit, Cost, Gate, Limited, NoWait, OneUnit};
+use crate::error::Refusal;
+use crate::sync::Arc;
 
 /// A service behind a limit for each key; made by [`KeyedLayer`](super::KeyedLayer). See [`Limited`].
 pub type Keyed<S, K, F, C = OneUnit> = Limited<S, ByKey<K, F, C>>;
@@ -26,17 +27,13 @@ impl<K, F, C> Gate for ByKey<K, F, C> {
     type Wait = NoWait<Room<K>>;
 
     #[inline]
-    fn waiting(&self) -> Waiting {
-        Waiting::InCall
+    fn core(&self) -> &Arc<Room<K>> {
+        &self.keyed.room
     }
 
     #[inline]
     fn reads_the_clock(&self) -> bool {
         true
-    }
-
-    fn reserve(&self) -> Reserved<Room<K>, NoWait<Room<K>>> {
-        Reserved::Undecided
     }
 }
 
@@ -47,8 +44,8 @@ where
     C: Cost<Req>,
 {
     #[inline]
-    fn admit(&self, request: &Req) -> Decision<Room<K>, NoWait<Room<K>>> {
-        self.keyed.room.try_acquire((self.key)(request), self.cost.cost(request)).into()
+    fn try_admit(&self, request: &Req) -> Result<(), Refusal> {
+        self.keyed.room.try_take((self.key)(request), self.cost.cost(request))
     }
 }
 

@@ -82,7 +82,7 @@ impl SemaphoreHandle {
     /// [`Rejected`]: full, closed, or never where `count` is above the limit.
     #[inline]
     pub fn try_acquire_many(&self, count: u32) -> Result<Permit, Rejected> {
-        self.room.try_acquire(Units::of(count)).map(Permit::start)
+        Permit::ask(&self.room, |room| room.try_take(Units::of(count)))
     }
 
     /// Waits for a permit, in line from the first poll on.

@@ -62,7 +62,8 @@
 //! | `seawall_queue_depth`, `seawall_queue_wait_seconds` | calls in line, and how long they were |
 //!
 //! **Cost.** A call that does not wait: no allocation, no reading of the clock, one exchange and one subtraction on the
-//! word besides its counters. A wait allocates nothing; a refusal, its error.
+//! word besides its counters. A call that waits allocates once, for what it needs until its turn; a plain
+//! [`acquire`](SemaphoreHandle::acquire), never; a refusal, its error.
 //!
 //! **Do not** hold a permit while you wait for another of the same semaphore: that ends in `max_wait` at best. Do not set a
 //! long queue to cure slowness: a queue that does not drain only adds its length to every answer.

@@ -37,15 +37,18 @@ pub struct Rules {
 }
 
 /// A number of permits, in use or waited for, and the compartment they belong to; 0 where they are not divided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Units {
-    /// How many, at least 1; where they are divided, exactly 1.
+    /// How many, at least 1 unless they are [none](Self::NONE); where they are divided, exactly 1.
     pub count: u32,
     /// Whose.
     pub compartment: u32,
 }
 
 impl Units {
+    /// None at all; never asked for.
+    pub const NONE: Self = Self { count: 0, compartment: 0 };
+
     /// One that is not divided.
     pub const ONE: Self = Self { count: 1, compartment: 0 };
 

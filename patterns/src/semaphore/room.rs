@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::future::{InLine, Place};
 use super::permits::{Permits, Rules, Units};
 use crate::admission::{Account, Core, Decision, Patience, Permit, Reserved};
+use crate::clock::nanos;
 use crate::error::{Reason, Refusal};
 use crate::mode::{Mode, Waiting};
 use crate::sync::{Arc, AtomicU64, Ordering};
@@ -38,8 +39,15 @@ impl Core for Room {
     }
 
     #[inline]
+    fn held(units: Units) -> Units {
+        units
+    }
+
+    #[inline]
     fn give_back(&self, units: Units, _: bool) {
-        self.permits.give(units);
+        if units != Units::NONE {
+            self.permits.give(units);
+        }
     }
 }
 
@@ -67,10 +75,10 @@ impl Room {
         self.waiting
     }
 
-    /// A permit now, or none.
+    /// Units now, or none.
     #[inline]
-    pub(crate) fn try_acquire(self: &Arc<Self>, units: Units) -> Result<Permit<Self>, crate::Rejected> {
-        Permit::ask(self, |room| Ok(room.permits.try_take(units).map(|()| units)?))
+    pub(crate) fn try_take(&self, units: Units) -> Result<Units, Refusal> {
+        Ok(self.permits.try_take(units).map(|()| units)?)
     }
 
     /// A permit now or later.
@@ -78,20 +86,10 @@ impl Room {
         Place::unasked(self, units)
     }
 
-    /// Decides of a call through the layer.
-    #[inline]
-    pub(crate) fn admit(self: &Arc<Self>, units: Units) -> Decision<Self, Place> {
-        // What most calls find, apart from all else, which is large.
-        if self.account.mode() != Mode::Disabled && self.permits.try_take(units).is_ok() {
-            return Decision::Admitted(Permit::new(self, units));
-        }
-        self.admit_later(units)
-    }
-
-    #[cold]
-    fn admit_later(self: &Arc<Self>, units: Units) -> Decision<Self, Place> {
+    /// Decides of a call through the layer that cannot go now.
+    pub(crate) fn admit_later(self: &Arc<Self>, units: Units, refusal: Refusal) -> Decision<Self, Place> {
         if self.waiting == Waiting::InReadiness {
-            return self.try_acquire(units).into();
+            return Permit::refused(self, refusal).into();
         }
         match self.enter(units, Patience::new) {
             Ok(Entry::Permit(permit)) => Decision::Admitted(permit),
@@ -117,7 +115,7 @@ impl Room {
     ) -> Result<Entry, Refusal> {
         let mode = self.account.mode();
         if mode == Mode::Disabled {
-            return Ok(Entry::Permit(Permit::without_units(self)));
+            return Ok(Entry::Permit(Permit::new(self, Units::NONE)));
         }
         match self.permits.try_take(units) {
             Ok(()) => Ok(Entry::Permit(Permit::new(self, units))),
@@ -178,9 +176,4 @@ fn limit_gauge(pattern: &'static str, name: &str, limit: u32) -> Gauge {
     let gauge = Gauge::new("seawall_limit", &[("pattern", pattern), ("name", name)]);
     gauge.set(f64::from(limit));
     gauge
-}
-
-/// The longest wait that a configuration may ask for is far below 2⁶⁴ ns.
-fn nanos(wait: Duration) -> u64 {
-    u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)
 }

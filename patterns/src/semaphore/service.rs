@@ -7,7 +7,9 @@ use super::handle::SemaphoreHandle;
 use super::permits::Units;
 use super::room::Room;
 use crate::admission::{Admit, Cost, Decision, Gate, Limited, OneUnit, Reserved};
+use crate::error::Refusal;
 use crate::mode::Waiting;
+use crate::sync::Arc;
 
 /// A service behind a semaphore; made by [`SemaphoreLayer`](super::SemaphoreLayer). See [`Limited`].
 pub type Semaphore<S, C = OneUnit> = Limited<S, Weighed<C>>;
@@ -24,6 +26,11 @@ impl<C> Gate for Weighed<C> {
     type Wait = Place;
 
     #[inline]
+    fn core(&self) -> &Arc<Room> {
+        &self.semaphore.room
+    }
+
+    #[inline]
     fn waiting(&self) -> Waiting {
         self.semaphore.room.waiting()
     }
@@ -35,8 +42,12 @@ impl<C> Gate for Weighed<C> {
 
 impl<C: Cost<Req>, Req> Admit<Req> for Weighed<C> {
     #[inline]
-    fn admit(&self, request: &Req) -> Decision<Room, Place> {
-        self.semaphore.room.admit(Units::of(self.cost.cost(request)))
+    fn try_admit(&self, request: &Req) -> Result<Units, Refusal> {
+        self.semaphore.room.try_take(Units::of(self.cost.cost(request)))
+    }
+
+    fn admit_later(&self, request: &Req, refusal: Refusal) -> Decision<Room, Place> {
+        self.semaphore.room.admit_later(Units::of(self.cost.cost(request)), refusal)
     }
 }
 

@@ -166,7 +166,7 @@ impl Setting {
 /// most, so the other half of the range keeps every sum from overflow.
 #[inline]
 pub fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).min(u64::MAX / 2)
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos().into()).min(u64::MAX / 2)
 }
 
 #[cfg(test)]

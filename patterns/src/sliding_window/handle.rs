@@ -9,7 +9,7 @@ use super::window::Window;
 use super::{PATTERN, Permit};
 use crate::admission::{Account, CallStats, Core, OneUnit};
 use crate::clock;
-use crate::error::{InvalidConfig, Reason, Rejected};
+use crate::error::{InvalidConfig, Reason, Refusal, Rejected};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::telemetry::{Bound, Gauge};
 
@@ -86,7 +86,7 @@ impl SlidingWindowHandle {
     /// [`Rejected`]: limited, or never where `cost` is above the limit.
     #[inline]
     pub fn try_acquire_many(&self, cost: u32) -> Result<Permit, Rejected> {
-        self.room.try_acquire(cost).map(Permit::start)
+        Permit::ask(&self.room, |room| room.try_take(cost))
     }
 
     /// How much [`try_acquire_many`](Self::try_acquire_many) would admit now.
@@ -167,6 +167,9 @@ impl Core for Room {
     }
 
     #[inline]
+    fn held((): ()) {}
+
+    #[inline]
     fn give_back(&self, (): (), _: bool) {}
 }
 
@@ -174,18 +177,16 @@ impl Core for Room {
 const TOLD_PER_WINDOW: u64 = 16;
 
 impl Room {
-    /// A permit now, or none. A cost of 0 is taken as 1.
+    /// Counts a call now, or does not. A cost of 0 is taken as 1.
     #[inline]
-    pub(super) fn try_acquire(self: &Arc<Self>, cost: u32) -> Result<Permit, Rejected> {
-        Permit::ask(self, |room| {
-            let now = clock::now();
-            let answer = room.window.try_take(cost.max(1), now);
-            // ORDERING: Relaxed, whoever reads an old time tells once more.
-            if nanos(now) >= room.tell_at.load(Ordering::Relaxed) {
-                room.tell(now);
-            }
-            answer
-        })
+    pub(super) fn try_take(&self, cost: u32) -> Result<(), Refusal> {
+        let now = clock::now();
+        let answer = self.window.try_take(cost.max(1), now);
+        // ORDERING: Relaxed, whoever reads an old time tells once more.
+        if nanos(now) >= self.tell_at.load(Ordering::Relaxed) {
+            self.tell(now);
+        }
+        answer
     }
 
     #[cold]

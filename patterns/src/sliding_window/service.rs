@@ -3,8 +3,9 @@
 use std::fmt;
 
 use super::handle::{Room, SlidingWindowHandle};
-use crate::admission::{self, Admit, Cost, Decision, Gate, Limited, NoWait, OneUnit, Reserved};
-use crate::mode::Waiting;
+use crate::admission::{self, Admit, Cost, Gate, Limited, NoWait, OneUnit};
+use crate::error::Refusal;
+use crate::sync::Arc;
 
 /// A service behind a sliding window; made by [`SlidingWindowLayer`](super::SlidingWindowLayer). See [`Limited`].
 pub type SlidingWindow<S, C = OneUnit> = Limited<S, Weighed<C>>;
@@ -25,24 +26,20 @@ impl<C> Gate for Weighed<C> {
     type Wait = NoWait<Room>;
 
     #[inline]
-    fn waiting(&self) -> Waiting {
-        Waiting::InCall
+    fn core(&self) -> &Arc<Room> {
+        &self.window.room
     }
 
     #[inline]
     fn reads_the_clock(&self) -> bool {
         true
     }
-
-    fn reserve(&self) -> Reserved<Room, NoWait<Room>> {
-        Reserved::Undecided
-    }
 }
 
 impl<C: Cost<Req>, Req> Admit<Req> for Weighed<C> {
     #[inline]
-    fn admit(&self, request: &Req) -> Decision<Room, NoWait<Room>> {
-        self.window.room.try_acquire(self.cost.cost(request)).into()
+    fn try_admit(&self, request: &Req) -> Result<(), Refusal> {
+        self.window.room.try_take(self.cost.cost(request))
     }
 }
 

@@ -55,10 +55,15 @@ struct Line {
 }
 
 /// The tokens of one call, for [`Bucket::refund`].
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Default)]
 pub struct Taken {
     before: Tat,
     after: Tat,
+}
+
+impl Taken {
+    /// Of a call that took none.
+    pub const NONE: Self = Self { before: Tat(0), after: Tat(0) };
 }
 
 /// A place in the line; good until it is [left](Bucket::leave), or its [turn](Bucket::turn) says that it is gone.
@@ -104,6 +109,16 @@ pub enum Turn {
     Never,
 }
 
+/// What a reader without the lock sees.
+enum Look {
+    /// The TAT and the setting it belongs to.
+    Whole(Tat, Setting),
+    /// Somebody has changed the word meanwhile.
+    Changed,
+    /// The word belongs to whoever holds the lock.
+    Held,
+}
+
 impl Bucket {
     /// A full bucket with room for `max_waiting` calls in line.
     pub fn new(setting: Setting, max_waiting: u32) -> Self {
@@ -119,17 +134,37 @@ impl Bucket {
     ///
     /// # Errors
     /// [`Shortage`]; then nothing was taken.
-    #[inline]
+    #[inline(always)] // every call passes here, and what is out of line is written to memory on its way back
     pub fn try_take(&self, cost: u32, now: Duration) -> Result<Taken, Shortage> {
-        while let Some((before, setting)) = self.read() {
-            let after = before.take(&setting, now, cost)?;
-            // ORDERING: AcqRel, pairs with itself and the Acquire in `read`: who reads this TAT sees the setting it was
-            // made under. Relaxed on failure, since `read` loads anew.
-            let exchange = self.word.compare_exchange(before.0 << 1, after.0 << 1, Ordering::AcqRel, Ordering::Relaxed);
-            if exchange.is_ok() {
-                return Ok(Taken { before, after });
+        match self.look() {
+            Look::Whole(before, setting) => {
+                let after = before.take(&setting, now, cost)?;
+                if self.exchange(before, after) { Ok(Taken { before, after }) } else { self.try_again(cost, now) }
+            }
+            Look::Changed => self.try_again(cost, now),
+            Look::Held => self.take_alone(cost, now),
+        }
+    }
+
+    /// As [`try_take`](Self::try_take), after somebody came between.
+    #[cold]
+    fn try_again(&self, cost: u32, now: Duration) -> Result<Taken, Shortage> {
+        loop {
+            match self.look() {
+                Look::Whole(before, setting) => {
+                    let after = before.take(&setting, now, cost)?;
+                    if self.exchange(before, after) {
+                        return Ok(Taken { before, after });
+                    }
+                }
+                Look::Changed => {}
+                Look::Held => return self.take_alone(cost, now),
             }
         }
+    }
+
+    #[cold]
+    fn take_alone(&self, cost: u32, now: Duration) -> Result<Taken, Shortage> {
         self.hold(|tat, setting, line| line.take(tat, setting, cost, now))
     }
 
@@ -245,9 +280,9 @@ impl Bucket {
 
     /// How many tokens could be taken; none while calls wait for them.
     pub fn available(&self, now: Duration) -> u32 {
-        match self.read() {
-            Some((tat, setting)) => tat.available(&setting, now),
-            None => self.hold(|tat, setting, line| match line.waiters.is_empty() {
+        match self.look() {
+            Look::Whole(tat, setting) => tat.available(&setting, now),
+            Look::Changed | Look::Held => self.hold(|tat, setting, line| match line.waiters.is_empty() {
                 true => tat.available(setting, now),
                 false => 0,
             }),
@@ -265,22 +300,25 @@ impl Bucket {
         self.line.lock().waiters.len()
     }
 
-    /// The TAT with the setting it belongs to; `None` while the word is held.
     #[inline]
-    fn read(&self) -> Option<(Tat, Setting)> {
-        // ORDERING: Acquire, pairs with the Release in `hold` and the AcqRel in `try_take`: the setting is no older.
-        let mut word = self.word.load(Ordering::Acquire);
-        while word & HELD == 0 {
-            let setting = self.setting.load();
-            // ORDERING: Acquire, as above for the next round. It stays below the loads of the setting, which are Acquire:
-            // whoever has seen a part of a newer setting sees here that the word was held for it.
-            let again = self.word.load(Ordering::Acquire);
-            if again == word {
-                return Some((Tat(word >> 1), setting));
-            }
-            word = again;
+    fn exchange(&self, before: Tat, after: Tat) -> bool {
+        // ORDERING: AcqRel, pairs with itself and the Acquire in `look`: who reads this TAT sees the setting it
+        // was made under. Relaxed on failure, since whoever goes on loads anew.
+        self.word.compare_exchange(before.0 << 1, after.0 << 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Reads without the lock.
+    #[inline]
+    fn look(&self) -> Look {
+        // ORDERING: Acquire, pairs with the Release in `hold` and the AcqRel in `exchange`: the setting is no older.
+        let word = self.word.load(Ordering::Acquire);
+        if word & HELD != 0 {
+            return Look::Held;
         }
-        None
+        let setting = self.setting.load();
+        // ORDERING: Relaxed. It stays below the loads of the setting, which are Acquire: whoever has seen a part of a newer
+        // setting sees here that the word was held for it.
+        if self.word.load(Ordering::Relaxed) == word { Look::Whole(Tat(word >> 1), setting) } else { Look::Changed }
     }
 
     /// Runs `f` alone: under the lock, with the word held. It stays held while calls wait.
@@ -292,7 +330,7 @@ impl Bucket {
         let setting = line.setting;
         let result = f(&mut tat, &setting, &mut line);
         let held = if line.waiters.is_empty() { 0 } else { HELD };
-        // ORDERING: Release, pairs with the Acquire in `read`: who reads this TAT sees the setting it was made under.
+        // ORDERING: Release, pairs with the Acquire in `look`: who reads this TAT sees the setting it was made under.
         self.word.store(tat.0 << 1 | held, Ordering::Release);
         result
     }
@@ -347,7 +385,7 @@ fn wake(waker: Option<Waker>) {
     }
 }
 
-/// A [`Setting`] in words; whole to whoever reads it as [`Bucket::read`] does.
+/// A [`Setting`] in words; whole to whoever reads it as [`Bucket::look`] does.
 #[derive(Debug)]
 struct Whole([AtomicU64; 5]);
 

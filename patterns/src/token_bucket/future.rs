@@ -8,7 +8,7 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
 
-use super::bucket::{Turn, Waiter};
+use super::bucket::{Taken, Turn, Waiter};
 use super::room::{Entry, Room};
 use super::service::Weighed;
 use crate::admission::{self, Patience, Queued, Wait};
@@ -28,7 +28,7 @@ impl Permit {
     /// have built on stays spent: to give it back would let more than the burst pass.
     pub fn refund(mut self) -> bool {
         let taken = self.take_units();
-        taken.is_some_and(|taken| self.core().bucket.refund(taken, clock::read()))
+        taken != Taken::NONE && self.core().bucket.refund(taken, clock::read())
     }
 }
 

@@ -83,6 +83,7 @@ impl Setting {
     }
 
     /// The first time that is `tick` or later.
+    #[cold]
     pub fn time(&self, tick: u64) -> Duration {
         let passed = tick.saturating_sub(self.origin);
         Duration::from_nanos(if self.ticks == self.nanos { passed } else { scale_up(passed, self.nanos, self.ticks) })
@@ -162,7 +163,7 @@ impl Tat {
 }
 
 fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos().into())
 }
 
 /// `value · by / of`, rounded down; `by ≤ of`.

@@ -85,7 +85,7 @@ impl TokenBucketHandle {
     /// [`Rejected`]: limited, or never where `count` is above the burst.
     #[inline]
     pub fn try_acquire_many(&self, count: u32) -> Result<Permit, Rejected> {
-        self.room.try_acquire(count).map(Permit::start)
+        Permit::ask(&self.room, |room| room.try_take(count))
     }
 
     /// Waits for a token, in line from the first poll on.

@@ -65,7 +65,7 @@
 //! | `seawall_queue_depth`, `seawall_queue_wait_seconds` | calls in line, and how long they were |
 //!
 //! **Cost.** An admitted call: no allocation, one reading of the clock (shared by the stack), one compare-exchange besides
-//! its counters. A wait takes a lock and a timer and allocates nothing; a refusal, its error.
+//! its counters. A call that waits takes a lock and a timer, and allocates once for both; a refusal, its error.
 //!
 //! **Do not** make one bucket per connection or request: state lives in the layer, and a limit that is made anew limits
 //! nothing. Do not set a large `burst` to be generous: it is what a peer gets at once after every pause. Do not let calls

@@ -9,8 +9,8 @@ use super::config::{Rate, TokenBucketConfig};
 use super::future::{InLine, Permit, Place};
 use super::gcra::{Setting, Shortage};
 use crate::admission::{Account, Core, Decision, Patience, Reserved};
-use crate::clock;
-use crate::error::{Reason, Refusal, Rejected};
+use crate::clock::{self, nanos};
+use crate::error::{Reason, Refusal};
 use crate::mode::{Mode, Waiting};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::telemetry::{self, Bound, Gauge};
@@ -47,8 +47,13 @@ impl Core for Room {
     }
 
     #[inline]
+    fn held(_: Taken) -> Taken {
+        Taken::NONE
+    }
+
+    #[inline]
     fn give_back(&self, taken: Taken, spent: bool) {
-        if !spent {
+        if !spent && taken != Taken::NONE {
             self.bucket.refund(taken, clock::read());
         }
     }
@@ -74,19 +79,16 @@ impl Room {
     }
 
     /// Tokens now, or none. A cost of 0 is taken as 1.
-    #[inline]
-    pub(super) fn try_acquire(self: &Arc<Self>, cost: u32) -> Result<Permit, Rejected> {
-        Permit::ask(self, |room| {
-            let now = clock::now();
-            room.try_take(cost, now).map_err(|shortage| refusal(shortage, now))
-        })
+    #[inline(always)] // as `Bucket::try_take`
+    pub(super) fn try_take(&self, cost: u32) -> Result<Taken, Refusal> {
+        let now = clock::now();
+        self.take(cost, now).map_err(|shortage| refusal(shortage, now))
     }
 
-    /// Decides of a call through the layer.
-    #[inline]
-    pub(super) fn admit(self: &Arc<Self>, cost: u32) -> Decision<Self, Place> {
+    /// Decides of a call through the layer that cannot go now.
+    pub(super) fn admit_later(self: &Arc<Self>, cost: u32, refusal: Refusal) -> Decision<Self, Place> {
         if self.waiting == Waiting::InReadiness {
-            return self.try_acquire(cost).into();
+            return Permit::refused(self, refusal).into();
         }
         match self.enter(cost, Patience::new) {
             Ok(Entry::Permit(permit)) => Decision::Admitted(permit),
@@ -105,7 +107,6 @@ impl Room {
     }
 
     /// Tokens, or a place in line; `patience` is asked with the longest wait, and only for the latter.
-    #[inline]
     pub(super) fn enter(
         self: &Arc<Self>,
         cost: u32,
@@ -113,10 +114,10 @@ impl Room {
     ) -> Result<Entry, Refusal> {
         let mode = self.account.mode();
         if mode == Mode::Disabled {
-            return Ok(Entry::Permit(Permit::without_units(self)));
+            return Ok(Entry::Permit(Permit::new(self, Taken::NONE)));
         }
         let now = clock::now();
-        let shortage = match self.try_take(cost, now) {
+        let shortage = match self.take(cost, now) {
             Ok(taken) => return Ok(Entry::Permit(Permit::new(self, taken))),
             Err(shortage) => shortage,
         };
@@ -170,8 +171,8 @@ impl Room {
         self.tell(clock::now());
     }
 
-    #[inline]
-    fn try_take(&self, cost: u32, now: Duration) -> Result<Taken, Shortage> {
+    #[inline(always)] // as `Bucket::try_take`
+    fn take(&self, cost: u32, now: Duration) -> Result<Taken, Shortage> {
         let answer = self.bucket.try_take(cost.max(1), now);
         // ORDERING: Relaxed, whoever reads an old time tells once more.
         if nanos(now) >= self.tell_at.load(Ordering::Relaxed) {
@@ -188,6 +189,7 @@ impl Room {
     }
 }
 
+#[cold]
 fn refusal(shortage: Shortage, now: Duration) -> Refusal {
     match shortage {
         Shortage::Until(at) => Refusal { reason: Reason::Limited, retry_after: Some(at.saturating_sub(now)) },
@@ -202,9 +204,4 @@ fn gauge(name: &str) -> Gauge {
 fn longest_wait(config: &TokenBucketConfig) -> u64 {
     // 0 is no valid wait.
     if config.max_waiting == 0 { 0 } else { nanos(config.max_wait) }
-}
-
-/// The longest wait that a configuration may ask for is far below 2⁶⁴ ns.
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -2,11 +2,14 @@
 
 use std::fmt;
 
+use super::bucket::Taken;
 use super::future::Place;
 use super::handle::TokenBucketHandle;
 use super::room::Room;
 use crate::admission::{Admit, Cost, Decision, Gate, Limited, OneUnit, Reserved};
+use crate::error::Refusal;
 use crate::mode::Waiting;
+use crate::sync::Arc;
 
 /// A service behind a token bucket; made by [`TokenBucketLayer`](super::TokenBucketLayer). See [`Limited`].
 pub type TokenBucket<S, C = OneUnit> = Limited<S, Weighed<C>>;
@@ -21,6 +24,11 @@ pub struct Weighed<C> {
 impl<C> Gate for Weighed<C> {
     type Core = Room;
     type Wait = Place;
+
+    #[inline]
+    fn core(&self) -> &Arc<Room> {
+        &self.bucket.room
+    }
 
     #[inline]
     fn waiting(&self) -> Waiting {
@@ -38,9 +46,13 @@ impl<C> Gate for Weighed<C> {
 }
 
 impl<C: Cost<Req>, Req> Admit<Req> for Weighed<C> {
-    #[inline]
-    fn admit(&self, request: &Req) -> Decision<Room, Place> {
-        self.bucket.room.admit(self.cost.cost(request))
+    #[inline(always)] // as `Bucket::try_take`
+    fn try_admit(&self, request: &Req) -> Result<Taken, Refusal> {
+        self.bucket.room.try_take(self.cost.cost(request))
+    }
+
+    fn admit_later(&self, request: &Req, refusal: Refusal) -> Decision<Room, Place> {
+        self.bucket.room.admit_later(self.cost.cost(request), refusal)
     }
 }
 

@@ -665,8 +665,8 @@ async fn a_turn_passes_on(subject: &Subject, end: End) -> Kept {
     if end == End::DroppedInLine {
         let_in(subject).await;
     }
-    if !site.calls().is_empty() || end == End::FailedInReadiness {
-        // A call that was made has used its turn up, and so has one that failed; what was dropped before has not.
+    if !site.calls().is_empty() {
+        // A call that was made has used its turn up; one that was dropped or failed before has not.
         advance(subject.period()).await;
     }
     ensure!(wakes.count() > 0, "the next in line was not woken");

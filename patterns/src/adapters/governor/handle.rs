@@ -10,7 +10,7 @@ use super::limiter::{Direct, Keyed, Limiter};
 use super::service::{OneForAll, Permit};
 use crate::admission::{Account, CallStats, Core};
 use crate::clock;
-use crate::error::{InvalidConfig, Reason, Rejected};
+use crate::error::{InvalidConfig, Reason, Refusal, Rejected};
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering};
 
 /// A limiter of governor without tower, and the control of the layer around it. Clones are the same limit.
@@ -87,7 +87,7 @@ where
     /// [`Rejected`]: limited, or never.
     #[inline]
     pub fn try_acquire_many(&self, cost: u32) -> Result<Permit<Direct<L>>, Rejected> {
-        self.room.try_acquire(&(), cost).map(Permit::start)
+        Permit::ask(&self.room, |room| room.try_take(&(), cost))
     }
 }
 
@@ -129,7 +129,7 @@ where
     /// [`Rejected`]: limited, too many keys, or never.
     #[inline]
     pub fn try_acquire_many(&self, key: &K, cost: u32) -> Result<Permit<Keyed<L>>, Rejected> {
-        self.room.try_acquire(key, cost).map(Permit::start)
+        Permit::ask(&self.room, |room| room.try_take(key, cost))
     }
 }
 
@@ -219,27 +219,28 @@ impl<L> Core for Room<L> {
     }
 
     #[inline]
+    fn held((): ()) {}
+
+    #[inline]
     fn give_back(&self, (): (), _: bool) {}
 }
 
 impl<L: Limiter> Room<L> {
-    /// A permit now, or none. A cost of 0 is taken as 1.
+    /// Counts a call now, or does not. A cost of 0 is taken as 1.
     #[inline]
-    pub(super) fn try_acquire(self: &Arc<Self>, key: &L::Key, cost: u32) -> Result<Permit<L>, Rejected> {
-        Permit::ask(self, |room| {
-            let cost = NonZeroU32::new(cost).unwrap_or(NonZeroU32::MIN);
-            // ORDERING: Relaxed, as where it is stored.
-            if cost.get() as usize > room.max_cost.load(Ordering::Relaxed) {
-                return Err(Reason::Never.into());
+    pub(super) fn try_take(&self, key: &L::Key, cost: u32) -> Result<(), Refusal> {
+        let cost = NonZeroU32::new(cost).unwrap_or(NonZeroU32::MIN);
+        // ORDERING: Relaxed, as where it is stored.
+        if cost.get() as usize > self.max_cost.load(Ordering::Relaxed) {
+            return Err(Reason::Never.into());
+        }
+        // One reading for the decision and for the wait that follows from it.
+        let _now = clock::enter();
+        self.limiter.take(key, cost).inspect_err(|refusal| {
+            if refusal.reason == Reason::TooManyKeys {
+                // ORDERING: Relaxed, a count that nothing is derived from.
+                self.refused_for_space.fetch_add(1, Ordering::Relaxed);
             }
-            // One reading for the decision and for the wait that follows from it.
-            let _now = clock::enter();
-            room.limiter.take(key, cost).inspect_err(|refusal| {
-                if refusal.reason == Reason::TooManyKeys {
-                    // ORDERING: Relaxed, a count that nothing is derived from.
-                    room.refused_for_space.fetch_add(1, Ordering::Relaxed);
-                }
-            })
         })
     }
 }

@@ -4,8 +4,9 @@ use std::fmt;
 
 use super::handle::{GovernorHandle, Room};
 use super::limiter::Limiter;
-use crate::admission::{self, Admit, Cost, Decision, Gate, Limited, NoWait, OneUnit, Reserved};
-use crate::mode::Waiting;
+use crate::admission::{self, Admit, Cost, Gate, Limited, NoWait, OneUnit};
+use crate::error::Refusal;
+use crate::sync::Arc;
 
 /// A service behind a limiter of governor; made by [`GovernorLayer`](super::GovernorLayer). See [`Limited`].
 pub type Governor<S, L, F, C = OneUnit> = Limited<S, Governed<L, F, C>>;
@@ -48,17 +49,13 @@ impl<L, F, C> Gate for Governed<L, F, C> {
     type Wait = NoWait<Room<L>>;
 
     #[inline]
-    fn waiting(&self) -> Waiting {
-        Waiting::InCall
+    fn core(&self) -> &Arc<Room<L>> {
+        &self.governor.room
     }
 
     #[inline]
     fn reads_the_clock(&self) -> bool {
         true
-    }
-
-    fn reserve(&self) -> Reserved<Room<L>, NoWait<Room<L>>> {
-        Reserved::Undecided
     }
 }
 
@@ -69,8 +66,8 @@ where
     C: Cost<Req>,
 {
     #[inline]
-    fn admit(&self, request: &Req) -> Decision<Room<L>, NoWait<Room<L>>> {
-        self.governor.room.try_acquire(&self.key.key(request), self.cost.cost(request)).into()
+    fn try_admit(&self, request: &Req) -> Result<(), Refusal> {
+        self.governor.room.try_take(&self.key.key(request), self.cost.cost(request))
     }
 }
 
