@@ -14,16 +14,16 @@ pub struct Counts {
     counters: Striped<4>,
 }
 
-/// How a call ended.
+/// How a call ended: the counter of those that did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Ended {
     /// It succeeded.
-    Ok,
+    Ok = OK,
     /// It failed.
-    Failed,
+    Failed = FAILED,
     /// It says nothing about the service: it was dropped, say.
-    Neutral,
+    Neutral = NEUTRAL,
 }
 
 /// One consistent reading of [`Counts`].
@@ -50,25 +50,20 @@ impl Counts {
     /// A call starts.
     #[inline]
     pub fn start(&self) {
-        self.counters.add::<ADMITTED>();
+        self.counters.add(ADMITTED);
     }
 
     /// A call that has started ends.
     #[inline]
     pub fn end(&self, ended: Ended) {
-        match ended {
-            Ended::Ok => self.counters.add::<OK>(),
-            Ended::Failed => self.counters.add::<FAILED>(),
-            Ended::Neutral => self.counters.add::<NEUTRAL>(),
-        }
+        self.counters.add(ended as usize);
     }
 
     /// What became of the calls so far.
     pub fn read(&self) -> Tally {
-        let starts_first = bug(Bug::CountsStartsFirst).then(|| self.counters.sum::<ADMITTED>());
-        let (ok, failed, neutral) =
-            (self.counters.sum::<OK>(), self.counters.sum::<FAILED>(), self.counters.sum::<NEUTRAL>());
-        let admitted = starts_first.unwrap_or_else(|| self.counters.sum::<ADMITTED>());
+        let starts_first = bug(Bug::CountsStartsFirst).then(|| self.counters.sum(ADMITTED));
+        let (ok, failed, neutral) = (self.counters.sum(OK), self.counters.sum(FAILED), self.counters.sum(NEUTRAL));
+        let admitted = starts_first.unwrap_or_else(|| self.counters.sum(ADMITTED));
         Tally { admitted, ok, failed, neutral, in_flight: admitted - ok - failed - neutral }
     }
 }

@@ -42,6 +42,7 @@ mod error;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod keyed;
+mod lent;
 mod mode;
 pub mod overrides;
 pub mod retry;

@@ -34,23 +34,29 @@ impl<const N: usize> Default for Stripe<N> {
 }
 
 impl<const N: usize> Striped<N> {
-    /// Adds one to the counter `C`.
+    /// Adds one to `counter`, one of the `N`.
     #[inline]
-    pub fn add<const C: usize>(&self) {
-        const { assert!(C < N, "there is no such counter") };
+    pub fn add(&self, counter: usize) {
         match self.own.get(stripe()) {
-            Some(Stripe(own)) => add_alone(&own[C]),
-            None if bug(Bug::SharedStripeAsOwn) => add_alone(&self.shared.0[C]),
-            // ORDERING: Release, pairs with the Acquire in `sum`. The additions of others to this stripe continue it.
-            None => _ = self.shared.0[C].fetch_add(1, Ordering::Release),
+            Some(Stripe(own)) => add_alone(&own[counter]),
+            None => self.add_shared(counter),
         }
     }
 
-    /// What was added to the counter `C`: all of what happened before, some of what happens at the same time.
-    pub fn sum<const C: usize>(&self) -> u64 {
-        const { assert!(C < N, "there is no such counter") };
+    #[cold]
+    fn add_shared(&self, counter: usize) {
+        let shared = &self.shared.0[counter];
+        if bug(Bug::SharedStripeAsOwn) {
+            return add_alone(shared);
+        }
+        // ORDERING: Release, pairs with the Acquire in `sum`. The additions of others to this stripe continue it.
+        shared.fetch_add(1, Ordering::Release);
+    }
+
+    /// What was added to `counter`: all of what happened before, some of what happens at the same time.
+    pub fn sum(&self, counter: usize) -> u64 {
         // ORDERING: Acquire, pairs with the Release of each addition: who sees it sees what was before it.
-        self.own.iter().chain([&self.shared]).map(|Stripe(stripe)| stripe[C].load(Ordering::Acquire)).sum()
+        self.own.iter().chain([&self.shared]).map(|Stripe(stripe)| stripe[counter].load(Ordering::Acquire)).sum()
     }
 }
 
@@ -74,22 +80,22 @@ mod tests {
             for _ in 0..3 * OWN_STRIPES {
                 scope.spawn(|| {
                     for _ in 0..1000 {
-                        counters.add::<0>();
-                        counters.add::<1>();
+                        counters.add(0);
+                        counters.add(1);
                     }
                 });
             }
         });
-        assert_eq!((counters.sum::<0>(), counters.sum::<1>()), (3000 * OWN_STRIPES as u64, 3000 * OWN_STRIPES as u64));
+        assert_eq!((counters.sum(0), counters.sum(1)), (3000 * OWN_STRIPES as u64, 3000 * OWN_STRIPES as u64));
     }
 
     #[test]
     fn one_thread_after_another_takes_over_a_stripe() {
         let counters = Striped::<1>::default();
         for _ in 0..3 * OWN_STRIPES {
-            std::thread::scope(|scope| _ = scope.spawn(|| counters.add::<0>()));
+            std::thread::scope(|scope| _ = scope.spawn(|| counters.add(0)));
         }
-        assert_eq!(counters.sum::<0>(), 3 * OWN_STRIPES as u64);
+        assert_eq!(counters.sum(0), 3 * OWN_STRIPES as u64);
     }
 
     #[test]

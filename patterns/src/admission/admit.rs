@@ -1,6 +1,7 @@
 //! What a limiting pattern brings.
 
 use std::future::Future;
+use std::ops::Deref;
 
 use super::account::Account;
 use super::patience::Patience;
@@ -13,6 +14,11 @@ use crate::sync::Arc;
 pub trait Core {
     /// What a permit holds of it. By default nothing: so where the mode lets a call through.
     type Units: Default;
+    /// What a call holds of it: a [`Lent`](crate::lent::Lent), or an [`Arc`] where it grows with the number of clients.
+    type Ref: Deref<Target = Self>;
+
+    /// A reference for one call.
+    fn lend(self: &Arc<Self>) -> Self::Ref;
 
     /// The account of its calls.
     fn account(&self) -> &Account;

@@ -53,7 +53,7 @@ where
     S: Service<Req>,
     A: Gate,
 {
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(start: Start<S, A, Req>, end: E) -> Self {
         let state = match start {
             Start::Running(future, permit) => State::Running { future, permit: Some(permit) },
@@ -73,7 +73,7 @@ where
 {
     type Output = Result<E::Response, BoxError>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut state = this.state;

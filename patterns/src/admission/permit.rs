@@ -16,7 +16,7 @@ use crate::sync::Arc;
 /// counts as neutral.
 #[must_use = "a permit is given back when it is dropped"]
 pub struct Permit<C: Core> {
-    core: Arc<C>,
+    core: C::Ref,
     units: C::Units,
     /// How the call ends if this is dropped now; `None` before it has started.
     ended: Option<Ended>,
@@ -26,10 +26,10 @@ impl<C: Core> Permit<C> {
     /// Leave to start a call with `units` of `core`.
     #[inline]
     pub(crate) fn new(core: &Arc<C>, units: C::Units) -> Self {
-        Self { core: Arc::clone(core), units, ended: None }
+        Self { core: core.lend(), units, ended: None }
     }
 
-    pub(crate) fn core(&self) -> &Arc<C> {
+    pub(crate) fn core(&self) -> &C {
         &self.core
     }
 
@@ -114,9 +114,9 @@ impl<'a, C: Core> Making<'a, C> {
 
     /// The call is made, and goes on under this.
     #[inline]
-    pub(super) fn made(mut self) -> Permit<C> {
+    pub(super) fn made(mut self, core: C::Ref) -> Permit<C> {
         let units = mem::take(&mut self.units);
-        let permit = Permit { core: Arc::clone(self.core), units, ended: Some(Ended::Neutral) };
+        let permit = Permit { core, units, ended: Some(Ended::Neutral) };
         mem::forget(self);
         permit
     }

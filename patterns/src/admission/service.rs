@@ -80,7 +80,7 @@ where
         Poll::Ready(ready)
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         // Held to the end: what is below takes its time from this reading.
         let _now = self.gate.reads_the_clock().then(clock::enter);
@@ -96,8 +96,9 @@ where
         match units {
             Ok(units) => {
                 let making = Making::start(self.gate.core(), units);
+                let core = self.gate.core().lend();
                 let future = self.inner.call(request);
-                ResponseFuture::new(Start::Running(future, making.made()), self.end.clone())
+                ResponseFuture::new(Start::Running(future, making.made(core)), self.end.clone())
             }
             Err(refusal) => ResponseFuture::new(self.call_later(request, refusal), self.end.clone()),
         }

@@ -72,7 +72,7 @@ impl Breaker {
         };
         match answer {
             Ok(_) => self.calls.start(),
-            Err(_) => self.refused.add::<0>(),
+            Err(_) => self.refused.add(0),
         }
         (answer, effect)
     }
@@ -150,7 +150,7 @@ impl Breaker {
     /// All counts, read together. A call that is admitted or ends meanwhile may be in some of them and not yet in others, but
     /// `admitted = succeeded + failed + neutral + in_flight` holds.
     pub fn stats(&self) -> Stats {
-        self.with(|machine| machine.stats(self.calls.read(), self.refused.sum::<0>()))
+        self.with(|machine| machine.stats(self.calls.read(), self.refused.sum(0)))
     }
 
     /// The configuration in force.

@@ -17,6 +17,7 @@ use super::shortcut::Reading;
 use super::state::{Effect, Gate, Outcome, Override, Permit, Refusal, State, Stats, Transition};
 use super::{CircuitBreakerLayer, PATTERN};
 use crate::error::{BoxError, InvalidConfig, Rejected};
+use crate::lent::{Lent, lend};
 use crate::telemetry::{self, Bound};
 use crate::{clock, rng};
 
@@ -51,6 +52,8 @@ struct Shared {
     /// Woken whenever a caller that waits for readiness should ask again.
     waiting: Arc<Notify>,
 }
+
+lend!(Shared);
 
 impl CircuitBreakerHandle {
     /// A closed breaker.
@@ -216,7 +219,7 @@ impl CircuitBreakerHandle {
             asked
         });
         shared.publish(effect);
-        answer.map(|permit| Admission { breaker: self.clone(), permit: Some(permit) })
+        answer.map(|permit| Admission { breaker: Lent::of(&self.0), permit: Some(permit) })
     }
 
     /// The error for the caller.
@@ -309,10 +312,9 @@ impl fmt::Debug for CircuitBreakerHandle {
 }
 
 /// One admitted call. Hand in its outcome with [`finish`](Self::finish); dropped, it counts as cancelled.
-#[derive(Debug)]
 #[must_use = "an admission that is dropped counts as a cancelled call"]
 pub struct Admission {
-    breaker: CircuitBreakerHandle,
+    breaker: Lent<Shared>,
     /// Taken when the outcome is handed in.
     permit: Option<Permit>,
 }
@@ -328,7 +330,7 @@ impl Admission {
     #[inline]
     pub(super) fn report(&mut self, outcome: Outcome) {
         if let Some(permit) = self.permit.take() {
-            self.breaker.0.report(permit, outcome);
+            self.breaker.report(permit, outcome);
         }
     }
 
@@ -346,8 +348,14 @@ impl Drop for Admission {
     #[inline]
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {
-            self.breaker.0.report_cut_off(permit, Outcome::Cancelled);
+            self.breaker.report_cut_off(permit, Outcome::Cancelled);
         }
+    }
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admission").field("name", &self.breaker.name).field("permit", &self.permit).finish()
     }
 }
 
@@ -357,7 +365,7 @@ struct Unwinding<'a>(&'a mut Admission);
 impl Drop for Unwinding<'_> {
     fn drop(&mut self) {
         if let Some(permit) = self.0.permit.take() {
-            self.0.breaker.0.report_cut_off(permit, Outcome::Failure);
+            self.0.breaker.report_cut_off(permit, Outcome::Failure);
         }
     }
 }
@@ -383,7 +391,7 @@ impl Reservation {
             metrics.calls.start();
             Some(permit)
         })?;
-        Some(Admission { breaker: self.breaker.clone(), permit: Some(permit) })
+        Some(Admission { breaker: Lent::of(shared), permit: Some(permit) })
     }
 }
 

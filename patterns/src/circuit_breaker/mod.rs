@@ -74,8 +74,8 @@
 //! | `seawall_circuit_breaker_state` | by `state`: 1 for the one it is in |
 //! | `seawall_circuit_breaker_transitions_total` | `from`, `to` and `cause` |
 //!
-//! **Cost.** A call to a healthy peer takes no lock and allocates nothing: two looks at the word, two counters, and one more
-//! owner of the breaker while it is under way. The clock is read only where the configuration needs it: once for a window over
+//! **Cost.** A call to a healthy peer takes no lock and allocates nothing: two looks at the word, two counters, and a
+//! reference to the breaker, which its thread keeps for the next call. The clock is read only where the configuration needs it: once for a window over
 //! time, once more for slow calls, `durations` or [`CancelPolicy::FailureAfter`]. A failure takes the lock, and so does a
 //! success that may trip the breaker, is slow, or is the first in a tenth of a window over time. While the breaker is open, a
 //! refusal takes no lock either; it reads the clock and allocates its error.

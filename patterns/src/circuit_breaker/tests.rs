@@ -458,7 +458,7 @@ fn futures_and_services_are_send() {
 #[cfg(target_pointer_width = "64")]
 fn an_admission_is_three_words_with_metrics_and_without() {
     // The breaker, the grant, and the start.
-    assert_eq!(size_of::<Option<Admission>>(), 24);
+    assert_eq!(size_of::<Admission>(), 24);
 }
 
 #[cfg(feature = "metrics")]

@@ -189,6 +189,12 @@ enum Limits<K> {
 impl<K> Core for Room<K> {
     /// What was counted stays counted.
     type Units = ();
+    type Ref = Arc<Self>;
+
+    #[inline]
+    fn lend(self: &Arc<Self>) -> Arc<Self> {
+        Arc::clone(self)
+    }
 
     fn account(&self) -> &Account {
         &self.account

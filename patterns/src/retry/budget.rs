@@ -130,7 +130,7 @@ impl Budget {
     pub fn deposit(&self, now: Duration) -> Option<f64> {
         // ORDERING: Relaxed, an old copy does no harm; see the type.
         if nanos(now) < self.slot_ends_nanos.load(Ordering::Relaxed) {
-            self.calls.add::<0>();
+            self.calls.add(0);
             return None;
         }
         self.deposit_first(now)
@@ -140,15 +140,15 @@ impl Budget {
     #[cold]
     fn deposit_first(&self, now: Duration) -> Option<f64> {
         let (mut ledger, turned) = self.ledger(now);
-        self.calls.add::<0>();
-        ledger.calls_seen = self.calls.sum::<0>();
+        self.calls.add(0);
+        ledger.calls_seen = self.calls.sum(0);
         turned.then(|| retries(ledger.balance()))
     }
 
     /// The ledger as of `now`, and whether a new slot has begun since it was last asked for.
     fn ledger(&self, now: Duration) -> (MutexGuard<'_, Ledger>, bool) {
         let mut ledger = self.ledger.lock();
-        ledger.calls_seen = self.calls.sum::<0>();
+        ledger.calls_seen = self.calls.sum(0);
         let turned = ledger.slide(now);
         if turned {
             // ORDERING: Relaxed, as the load in `deposit`: the lock orders the ledger itself.

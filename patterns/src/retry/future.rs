@@ -10,11 +10,12 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::backoff::Stop;
-use super::handle::{Call, Next, Shared};
+use super::handle::{Call, Core, Making, Next};
 use super::policy::RetryPolicy;
 use crate::clock;
 use crate::deadline;
 use crate::error::BoxError;
+use crate::lent::Lent;
 use crate::sync::Arc;
 
 pin_project! {
@@ -29,7 +30,8 @@ pin_project! {
         // What a retry needs: a clone of the service and a copy of the request. Either both are there, or neither.
         service: Option<S>,
         request: Option<Request>,
-        call: Call<P>,
+        policy: P,
+        call: Call,
     }
 }
 
@@ -56,9 +58,9 @@ impl<S, P, Request> ResponseFuture<S, P, Request>
 where
     S: Service<Request>,
 {
-    #[inline]
-    pub(super) fn new(future: S::Future, service: Option<S>, request: Option<Request>, call: Call<P>) -> Self {
-        Self { state: State::Calling { future }, service, request, call }
+    #[inline(always)]
+    pub(super) fn new(future: S::Future, service: Option<S>, request: Option<Request>, policy: P, call: Call) -> Self {
+        Self { state: State::Calling { future }, service, request, policy, call }
     }
 
     /// Attempts that were sent so far, the first included; after the result, all of them.
@@ -82,11 +84,12 @@ where
     S: Service<()>,
 {
     /// Makes the first attempt of a service that needs no readiness.
-    pub(super) fn first(mut service: S, shared: &Arc<Shared<P>>) -> Self {
+    pub(super) fn first(mut service: S, policy: P, core: &Arc<Core>) -> Self {
         let entered = clock::enter();
-        let (future, call) = shared.start(entered.now(), || service.call(()));
-        let again = shared.core.retries_at_all();
-        Self::new(future, again.then_some(service), again.then_some(()), call)
+        let (again, lent) = (core.retries_at_all(), Lent::of(core));
+        let making = Making::start(core, entered.now());
+        let future = service.call(());
+        Self::new(future, again.then_some(service), again.then_some(()), policy, making.made(lent))
     }
 }
 
@@ -98,7 +101,7 @@ where
 {
     type Output = Result<S::Response, BoxError>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let call = this.call;
@@ -110,7 +113,7 @@ where
                         call.unjudged(result.is_ok());
                         break result.map_err(Into::into);
                     };
-                    match call.decided(call.policy().decide(request, &result, call.attempt())) {
+                    match call.decided(this.policy.decide(request, &result, call.attempt())) {
                         Next::Stands => break result.map_err(Into::into),
                         Next::Stop(stop) => break call.gave_up(stop, result.map_err(Into::into)),
                         Next::AfterWait => State::Waiting { last: Some(result) },
@@ -125,7 +128,7 @@ where
                         return Poll::Pending;
                     };
                     let stop = match call.step(|| deadline::suspended(|| service.poll_ready(cx))) {
-                        Poll::Ready(Ok(())) => match call.in_time().map(|()| call.policy().clone_request(request)) {
+                        Poll::Ready(Ok(())) => match call.in_time().map(|()| this.policy.clone_request(request)) {
                             Ok(Some(copy)) => {
                                 let _now = clock::enter();
                                 call.sent();

@@ -20,6 +20,7 @@ use super::service::Operation;
 use crate::counts::{Counts, Ended};
 use crate::deadline::Deadline;
 use crate::error::{BoxError, InvalidConfig};
+use crate::lent::{Lent, lend};
 use crate::overrides::Overrides;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::telemetry::{Bound, Calls, Counter, Gauge};
@@ -143,7 +144,6 @@ where
 #[derive(Clone)]
 pub struct RetryHandle {
     core: Arc<Core>,
-    plain: Arc<Shared<RetryErrors<()>>>,
 }
 
 impl RetryHandle {
@@ -164,8 +164,7 @@ impl RetryHandle {
     }
 
     pub(super) fn of(core: Arc<Core>) -> Self {
-        let policy = Arc::new(RetryErrors::all_idempotent());
-        Self { plain: Arc::new(Shared { core: Arc::clone(&core), policy }), core }
+        Self { core }
     }
 
     pub(super) fn core(&self) -> &Arc<Core> {
@@ -198,10 +197,10 @@ impl RetryHandle {
         Fut: Future<Output = Result<T, E>>,
         E: Into<BoxError>,
     {
-        ResponseFuture::first(Operation(operation), &self.plain)
+        self.call_with(RetryErrors::all_idempotent(), operation)
     }
 
-    /// As [`call`](Self::call), with a policy for the boxed error. Allocates twice, for the policy.
+    /// As [`call`](Self::call), with a policy for the boxed error.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -212,10 +211,7 @@ impl RetryHandle {
         Fut: Future<Output = Result<T, E>>,
         E: Into<BoxError>,
     {
-        ResponseFuture::first(
-            Operation(operation),
-            &Arc::new(Shared { core: Arc::clone(&self.core), policy: Arc::new(policy) }),
-        )
+        ResponseFuture::first(Operation(operation), policy, &self.core)
     }
 
     /// A layer that shares this budget and these statistics.
@@ -360,13 +356,7 @@ type Delays = Box<dyn Iterator<Item = Duration> + Send + Sync>;
 /// Makes the delays of each call anew, so that calls share nothing.
 type MakeDelays = Arc<dyn Fn() -> Delays + Send + Sync>;
 
-/// What the services of one layer share: one pointer for a call to keep alive.
-pub(super) struct Shared<P> {
-    pub(super) core: Arc<Core>,
-    pub(super) policy: Arc<P>,
-}
-
-/// What does not depend on the policy.
+/// What the services of one layer share.
 pub(super) struct Core {
     name: Arc<str>,
     /// Guards limits and backoff. Taken after a failure only; a call that succeeds at once does not touch it.
@@ -383,6 +373,8 @@ pub(super) struct Core {
     /// Calls are counted under its lock, here and in the gauge.
     metrics: Bound<Metrics>,
 }
+
+lend!(Core);
 
 /// In the order of their declaration, since counters are found by `stop as usize`.
 const STOPS: [Stop; 7] =
@@ -447,32 +439,36 @@ impl Core {
     }
 }
 
-impl<P> Shared<P> {
-    /// Opens the account of a call that starts at `started`, which is now, and makes its first attempt.
-    ///
-    /// The account is written after the attempt was made, straight to where it stays: writing a byte of it just before it is
-    /// moved would hold up the move for as long as an atomic operation takes.
-    #[inline]
-    pub(super) fn start<R>(self: &Arc<Self>, started: Duration, first: impl FnOnce() -> R) -> (R, Call<P>) {
-        let core = &self.core;
-        if let Some(balance) = core.budget.budget.deposit(started) {
-            core.metrics.with(|metrics| metrics.balance.set(balance));
-        }
-        core.start();
-        let unwound = Unwound { core, started };
-        let future = first();
-        mem::forget(unwound);
-        (future, Call { shared: Arc::clone(self), started, again: None, stepping: false, ended: false })
-    }
-}
-
-/// Counts the call as failed if its first attempt panics while it is made.
-struct Unwound<'a> {
+/// A call whose first attempt is being made: should that panic, the call has failed.
+///
+/// The account that lasts is opened before, and written after the attempt, straight to where it stays: neither may stand in the
+/// way of what the attempt gives, which is slow to move when it was just written.
+pub(super) struct Making<'a> {
     core: &'a Core,
     started: Duration,
 }
 
-impl Drop for Unwound<'_> {
+impl<'a> Making<'a> {
+    /// Counts a call that starts at `started`, which is now.
+    #[inline]
+    pub(super) fn start(core: &'a Core, started: Duration) -> Self {
+        if let Some(balance) = core.budget.budget.deposit(started) {
+            core.metrics.with(|metrics| metrics.balance.set(balance));
+        }
+        core.start();
+        Self { core, started }
+    }
+
+    /// The first attempt is made.
+    #[inline]
+    pub(super) fn made(self, core: Lent<Core>) -> Call {
+        let call = Call { core, started: self.started, again: None, stepping: false, ended: false };
+        mem::forget(self);
+        call
+    }
+}
+
+impl Drop for Making<'_> {
     fn drop(&mut self) {
         self.core.end(Ended::Failed, self.started);
     }
@@ -490,8 +486,8 @@ pub(super) enum Next {
 
 /// The account of one call: closed with its outcome, or as neutral when it is dropped before. A retry that was granted and
 /// not sent goes back to the budget with it.
-pub(super) struct Call<P> {
-    shared: Arc<Shared<P>>,
+pub(super) struct Call {
+    core: Lent<Core>,
     started: Duration,
     /// `None` before the first failure: a call that succeeds at once carries one word of it.
     again: Option<Pin<Box<Again>>>,
@@ -528,11 +524,7 @@ impl Again {
     }
 }
 
-impl<P> Call<P> {
-    pub(super) fn policy(&self) -> &P {
-        &self.shared.policy
-    }
-
+impl Call {
     /// Runs a step of the inner service.
     #[inline]
     pub(super) fn step<R>(&mut self, step: impl FnOnce() -> R) -> R {
@@ -575,7 +567,7 @@ impl<P> Call<P> {
 
     #[cold]
     fn plan(&mut self, hint: Option<Duration>, cost: u32) -> Result<(), Stop> {
-        let core = &self.shared.core;
+        let core = &self.core;
         let (backoff, bounds) = {
             let config = core.config.lock();
             let bounds = Bounds {
@@ -635,14 +627,14 @@ impl<P> Call<P> {
 
     /// How long the service may take to be ready for the retry, and what it means if it takes longer.
     fn ready_within(&self) -> (Duration, Stop) {
-        let config = self.shared.core.config.lock();
+        let config = self.core.config.lock();
         let left = self.time_left(config.max_elapsed);
         if left.0 < config.max_ready_wait { left } else { (config.max_ready_wait, Stop::NotReady) }
     }
 
     /// Whether there is still time for the retry: timers fire late, and readiness may have come late.
     pub(super) fn in_time(&self) -> Result<(), Stop> {
-        let max_elapsed = self.shared.core.config.lock().max_elapsed;
+        let max_elapsed = self.core.config.lock().max_elapsed;
         let (left, stop) = self.time_left(max_elapsed);
         if left.is_zero() { Err(stop) } else { Ok(()) }
     }
@@ -650,14 +642,14 @@ impl<P> Call<P> {
     /// The retry is being sent.
     pub(super) fn sent(&mut self) {
         // ORDERING: Relaxed, a count that nothing is derived from.
-        self.shared.core.retries.fetch_add(1, Ordering::Relaxed);
+        self.core.retries.fetch_add(1, Ordering::Relaxed);
         let again = self.again.as_mut().map(|again| again.as_mut().project());
         let balance = again.and_then(|mut again| {
             again.progress.sent();
             again.timer.set(None);
             again.reservation.take().map(|reservation| reservation.0.spend(clock::now()))
         });
-        self.shared.core.metrics.with(|metrics| {
+        self.core.metrics.with(|metrics| {
             metrics.retry(self.attempts());
             if let Some(balance) = balance {
                 metrics.balance.set(balance);
@@ -673,7 +665,7 @@ impl<P> Call<P> {
         }
         self.stop(stop);
         result.map_err(|source| {
-            let name = Arc::clone(&self.shared.core.name);
+            let name = Arc::clone(&self.core.name);
             GaveUp::new(name, stop, self.attempts(), self.elapsed(), source).into()
         })
     }
@@ -694,15 +686,15 @@ impl<P> Call<P> {
 
     fn stop(&mut self, stop: Stop) {
         // ORDERING: Relaxed, a count that nothing is derived from.
-        self.shared.core.stopped[stop as usize].fetch_add(1, Ordering::Relaxed);
-        self.shared.core.metrics.with(|metrics| metrics.gave_up[stop as usize].increment(1));
+        self.core.stopped[stop as usize].fetch_add(1, Ordering::Relaxed);
+        self.core.metrics.with(|metrics| metrics.gave_up[stop as usize].increment(1));
         self.end(Ended::Failed);
     }
 
     #[inline]
     fn end(&mut self, ended: Ended) {
         self.ended = true;
-        self.shared.core.end(ended, self.started);
+        self.core.end(ended, self.started);
     }
 
     #[cold]
@@ -712,7 +704,7 @@ impl<P> Call<P> {
     }
 }
 
-impl<P> Drop for Call<P> {
+impl Drop for Call {
     #[inline]
     fn drop(&mut self) {
         if !self.ended {

@@ -6,15 +6,16 @@ use std::time::Duration;
 use tower_layer::Layer;
 
 use super::config::RetryConfig;
-use super::handle::{RetryBudget, RetryHandle, Shared};
+use super::handle::{RetryBudget, RetryHandle};
 use super::service::Retry;
 use crate::error::InvalidConfig;
 use crate::sync::Arc;
 
 /// Puts a [`Retry`] around a service. All services made by one layer and its clones share budget and statistics.
+#[derive(Clone)]
 pub struct RetryLayer<P> {
     handle: RetryHandle,
-    shared: Arc<Shared<P>>,
+    policy: P,
 }
 
 impl<P> RetryLayer<P> {
@@ -27,15 +28,13 @@ impl<P> RetryLayer<P> {
     }
 
     pub(super) fn of(handle: RetryHandle, policy: P) -> Self {
-        let core = Arc::clone(handle.core());
-        Self { handle, shared: Arc::new(Shared { core, policy: Arc::new(policy) }) }
+        Self { handle, policy }
     }
 
     /// Takes `budget`, which others may use too, in place of one of its own. Statistics start anew: take handles afterwards.
     #[must_use]
     pub fn budget(self, budget: RetryBudget) -> Self {
-        let handle = RetryHandle::of(self.handle.core().with_budget(budget));
-        self.with(handle)
+        Self { handle: RetryHandle::of(self.handle.core().with_budget(budget)), ..self }
     }
 
     /// Takes the delays from `delays` in place of [`RetryConfig::backoff`]. It is asked for a sequence of its own by every
@@ -70,24 +69,12 @@ impl<P> RetryLayer<P> {
         D: Fn() -> I + Send + Sync + 'static,
         I: Iterator<Item = Duration> + Send + Sync + 'static,
     {
-        let handle = self.handle.clone().delays(delays);
-        self.with(handle)
-    }
-
-    fn with(self, handle: RetryHandle) -> Self {
-        let (core, policy) = (Arc::clone(handle.core()), Arc::clone(&self.shared.policy));
-        Self { handle, shared: Arc::new(Shared { core, policy }) }
+        Self { handle: self.handle.delays(delays), ..self }
     }
 
     /// Watches and changes every service made by this layer.
     pub fn handle(&self) -> RetryHandle {
         self.handle.clone()
-    }
-}
-
-impl<P> Clone for RetryLayer<P> {
-    fn clone(&self) -> Self {
-        Self { handle: self.handle.clone(), shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -97,10 +84,10 @@ impl<P> fmt::Debug for RetryLayer<P> {
     }
 }
 
-impl<S, P> Layer<S> for RetryLayer<P> {
+impl<S, P: Clone> Layer<S> for RetryLayer<P> {
     type Service = Retry<S, P>;
 
     fn layer(&self, inner: S) -> Retry<S, P> {
-        Retry::new(inner, Arc::clone(&self.shared))
+        Retry::new(inner, self.policy.clone(), Arc::clone(self.handle.core()))
     }
 }

@@ -16,12 +16,14 @@ pub const TIMEOUT_COST: u32 = 2;
 /// Decides which results are tried again.
 ///
 /// Every function `Fn(&Request, &Result<Response, Error>, Attempt) -> Decision` is a policy for requests that can be cloned.
-/// [`RetryErrors`] is a ready-made one.
+/// [`RetryErrors`] is a ready-made one. Each call has a clone of its own: keep what is large, or counts across calls, in an
+/// [`Arc`](std::sync::Arc).
 ///
 /// # Example
 /// ```
 /// use seawall::{Attempt, Decision, RetryPolicy};
 ///
+/// #[derive(Clone)]
 /// struct OnBusy;
 ///
 /// impl RetryPolicy<String, u16, std::io::Error> for OnBusy {

@@ -9,10 +9,11 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::future::ResponseFuture;
-use super::handle::Shared;
+use super::handle::{Core, Making};
 use super::policy::RetryPolicy;
 use crate::clock;
 use crate::error::BoxError;
+use crate::lent::Lent;
 use crate::sync::Arc;
 
 /// Tries again what its policy says is worth it; made by [`RetryLayer`](crate::RetryLayer).
@@ -20,20 +21,16 @@ use crate::sync::Arc;
 /// # Errors
 /// The error of the inner service where the first attempt settled it, else [`GaveUp`](crate::GaveUp) with the last error as its
 /// source.
+#[derive(Clone)]
 pub struct Retry<S, P> {
     inner: S,
-    shared: Arc<Shared<P>>,
+    policy: P,
+    core: Arc<Core>,
 }
 
 impl<S, P> Retry<S, P> {
-    pub(super) fn new(inner: S, shared: Arc<Shared<P>>) -> Self {
-        Self { inner, shared }
-    }
-}
-
-impl<S: Clone, P> Clone for Retry<S, P> {
-    fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), Arc::clone(&self.shared))
+    pub(super) fn new(inner: S, policy: P, core: Arc<Core>) -> Self {
+        Self { inner, policy, core }
     }
 }
 
@@ -47,7 +44,7 @@ impl<S, P, Request> Service<Request> for Retry<S, P>
 where
     S: Service<Request> + Clone,
     S::Error: Into<BoxError>,
-    P: RetryPolicy<Request, S::Response, S::Error>,
+    P: RetryPolicy<Request, S::Response, S::Error> + Clone,
 {
     type Response = S::Response;
     type Error = BoxError;
@@ -57,15 +54,17 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Request) -> ResponseFuture<S, P, Request> {
         // Held to the end: what is below takes its time from this reading.
         let entered = clock::enter();
-        let copy = if self.shared.core.retries_at_all() { self.shared.policy.clone_request(&request) } else { None };
+        let copy = if self.core.retries_at_all() { self.policy.clone_request(&request) } else { None };
         // The clone is for retries; the readied service makes the first attempt, with what it holds in reserve.
         let spare = copy.is_some().then(|| self.inner.clone());
-        let (future, call) = self.shared.start(entered.now(), || self.inner.call(request));
-        ResponseFuture::new(future, spare, copy, call)
+        let (policy, core) = (self.policy.clone(), Lent::of(&self.core));
+        let making = Making::start(&self.core, entered.now());
+        let future = self.inner.call(request);
+        ResponseFuture::new(future, spare, copy, policy, making.made(core))
     }
 }
 

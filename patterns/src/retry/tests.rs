@@ -201,6 +201,7 @@ async fn a_policy_may_retry_responses_and_see_request_attempt_and_time() {
 }
 
 /// A policy that keeps no copy of anything.
+#[derive(Clone)]
 struct Once;
 
 impl<Response> RetryPolicy<&'static str, Response, BoxError> for Once {
@@ -528,7 +529,7 @@ fn service_and_future_are_send_where_the_inner_ones_are() {
 #[cfg(target_pointer_width = "64")]
 fn the_account_of_a_call_is_five_words_with_metrics_and_without() {
     // The layer, start, what it remembers from its first failure on, and flags.
-    assert_eq!(size_of::<super::handle::Call<()>>(), 40);
+    assert_eq!(size_of::<super::handle::Call>(), 40);
     type Call = ResponseFuture<Operation<fn() -> std::future::Ready<Result<(), BoxError>>>, RetryErrors<()>, ()>;
     assert_eq!(size_of::<Call>(), 88);
 }

@@ -7,6 +7,7 @@ use super::permits::{Permits, Rules, Units};
 use crate::admission::{Account, Core, Decision, Patience, Permit, Reserved};
 use crate::clock::nanos;
 use crate::error::{Reason, Refusal};
+use crate::lent::{Lent, lend};
 use crate::mode::{Mode, Waiting};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::telemetry::{self, Bound, Gauge};
@@ -31,8 +32,16 @@ pub(crate) enum Entry {
     Line(InLine, Patience),
 }
 
+lend!(Room);
+
 impl Core for Room {
     type Units = Units;
+    type Ref = Lent<Self>;
+
+    #[inline]
+    fn lend(self: &Arc<Self>) -> Lent<Self> {
+        Lent::of(self)
+    }
 
     fn account(&self) -> &Account {
         &self.account

@@ -10,6 +10,7 @@ use super::{PATTERN, Permit};
 use crate::admission::{Account, CallStats, Core, OneUnit};
 use crate::clock;
 use crate::error::{InvalidConfig, Reason, Refusal, Rejected};
+use crate::lent::{Lent, lend};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::telemetry::{Bound, Gauge};
 
@@ -158,9 +159,17 @@ pub struct Room {
     available: Bound<Gauge>,
 }
 
+lend!(Room);
+
 impl Core for Room {
     /// What was counted stays counted.
     type Units = ();
+    type Ref = Lent<Self>;
+
+    #[inline]
+    fn lend(self: &Arc<Self>) -> Lent<Self> {
+        Lent::of(self)
+    }
 
     fn account(&self) -> &Account {
         &self.account

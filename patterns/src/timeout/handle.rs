@@ -12,6 +12,7 @@ use crate::clock;
 use crate::counts::{Counts, Ended};
 use crate::deadline::Deadline;
 use crate::error::{BoxError, Elapsed, InvalidConfig, Limit, Reason, Rejected, find};
+use crate::lent::{Lent, lend};
 use crate::mode::Mode;
 use crate::overrides::Overrides;
 use crate::sync::{Arc, AtomicU64, Ordering};
@@ -50,6 +51,8 @@ struct Shared {
     /// Calls are counted under its lock, here and in the gauge.
     metrics: Bound<Calls>,
 }
+
+lend!(Shared);
 
 /// What became of the calls: `admitted = ok + failed + neutral + in_flight`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,11 +189,13 @@ impl TimeoutHandle {
         if terms.limits.is_some_and(|limits| limits.deadline.nanos() <= terms.started) {
             self.late(terms)?;
         }
+        // Before the call: after it, nothing may stand in the way of what it gives, which is slow to move.
+        let lent = Lent::of(shared);
         shared.start();
         let unwound = Unwound { shared, started: terms.started };
         let future = terms.within(call);
         mem::forget(unwound);
-        Ok((future, Running { shared: Arc::clone(shared), terms, stepping: false, ended: false }))
+        Ok((future, Running { shared: lent, terms, stepping: false, ended: false }))
     }
 
     /// The deadline has passed before the call.
@@ -315,7 +320,7 @@ impl Terms {
 
 /// The account of one call: closed with its outcome, or as neutral when it is dropped before.
 pub(super) struct Running {
-    shared: Arc<Shared>,
+    shared: Lent<Shared>,
     terms: Terms,
     /// Within a step of the inner service.
     stepping: bool,

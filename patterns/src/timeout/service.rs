@@ -39,7 +39,7 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Request) -> ResponseFuture<S::Future> {
         // Held to the end: what is below takes its time from this reading.
         let entered = clock::enter();

@@ -82,8 +82,13 @@ impl Setting {
         u64::from(cost).saturating_mul(self.period) <= self.burst
     }
 
-    /// The first time that is `tick` or later.
+    /// Why so many tokens, which would move the TAT to `next`, are not to be had.
     #[cold]
+    fn shortage(&self, cost: u32, next: u64) -> Shortage {
+        if self.fits(cost) { Shortage::Until(self.time(next - self.burst)) } else { Shortage::Never }
+    }
+
+    /// The first time that is `tick` or later.
     pub fn time(&self, tick: u64) -> Duration {
         let passed = tick.saturating_sub(self.origin);
         Duration::from_nanos(if self.ticks == self.nanos { passed } else { scale_up(passed, self.nanos, self.ticks) })
@@ -105,16 +110,12 @@ impl Tat {
     /// charged as if the call had gone as soon as it could.
     #[inline]
     pub(super) fn take_since(self, setting: &Setting, since: u64, now: u64, cost: u32) -> Result<Self, Shortage> {
-        if !setting.fits(cost) {
-            return Err(Shortage::Never);
+        let tokens = u64::from(cost).saturating_mul(setting.period);
+        let next = self.0.max(since).saturating_add(tokens);
+        if next > now + setting.burst {
+            return Err(setting.shortage(cost, next));
         }
-        let cost = u64::from(cost) * setting.period;
-        let next = self.0.max(since) + cost;
-        let allowed = now + setting.burst;
-        if next > allowed {
-            return Err(Shortage::Until(setting.time(next - setting.burst)));
-        }
-        Ok(Self(if bug(Bug::TatNotMaxed) { since + cost } else { next }))
+        Ok(Self(if bug(Bug::TatNotMaxed) { since + tokens } else { next }))
     }
 
     /// When `cost` more tokens, in turn after `ahead` others, can be taken. At most a burst each.

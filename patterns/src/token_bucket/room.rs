@@ -11,6 +11,7 @@ use super::gcra::{Setting, Shortage};
 use crate::admission::{Account, Core, Decision, Patience, Reserved};
 use crate::clock::{self, nanos};
 use crate::error::{Reason, Refusal};
+use crate::lent::{Lent, lend};
 use crate::mode::{Mode, Waiting};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::telemetry::{self, Bound, Gauge};
@@ -39,8 +40,16 @@ pub(super) enum Entry {
     Line(InLine, Patience),
 }
 
+lend!(Room);
+
 impl Core for Room {
     type Units = Taken;
+    type Ref = Lent<Self>;
+
+    #[inline]
+    fn lend(self: &Arc<Self>) -> Lent<Self> {
+        Lent::of(self)
+    }
 
     fn account(&self) -> &Account {
         &self.account

@@ -213,6 +213,12 @@ pub struct Room<L> {
 impl<L> Core for Room<L> {
     /// What was counted stays counted.
     type Units = ();
+    type Ref = Arc<Self>;
+
+    #[inline]
+    fn lend(self: &Arc<Self>) -> Arc<Self> {
+        Arc::clone(self)
+    }
 
     fn account(&self) -> &Account {
         &self.account
