@@ -123,9 +123,16 @@ impl Deadline {
     /// As [`scope`](Self::scope), for a plain function such as `Service::call`.
     #[inline]
     pub fn enter<R>(self, f: impl FnOnce() -> R) -> R {
+        let _restore = self.set();
+        f()
+    }
+
+    /// Makes it the current deadline, if it is the tighter one, until what this gives is dropped.
+    #[inline]
+    pub(crate) fn set(self) -> Restore {
         let restore = Restore(CURRENT.get());
         CURRENT.set(restore.0.min(self));
-        f()
+        restore
     }
 }
 
@@ -136,7 +143,8 @@ pub(crate) fn suspended<R>(f: impl FnOnce() -> R) -> R {
 }
 
 /// Puts the former deadline back, also when the scope unwinds.
-struct Restore(Deadline);
+#[must_use = "the deadline is put back when this is dropped"]
+pub(crate) struct Restore(Deadline);
 
 impl Drop for Restore {
     #[inline]

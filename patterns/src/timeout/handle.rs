@@ -110,7 +110,7 @@ impl TimeoutHandle {
         E: Into<BoxError>,
     {
         let entered = clock::enter();
-        match self.run(entered.now(), || future) {
+        match self.run(entered.now(), future, |future| future) {
             Ok((future, running)) => ResponseFuture::running(future, running),
             Err(rejected) => ResponseFuture::refused(rejected),
         }
@@ -183,7 +183,12 @@ impl TimeoutHandle {
     /// The account is written after the call was made, straight to where it stays: writing a byte of it just before it is
     /// moved would hold up the move for as long as an atomic operation takes.
     #[inline]
-    pub(super) fn run<R>(&self, started: Duration, call: impl FnOnce() -> R) -> Result<(R, Running), Rejected> {
+    pub(super) fn run<Q, R>(
+        &self,
+        started: Duration,
+        request: Q,
+        call: impl FnOnce(Q) -> R,
+    ) -> Result<(R, Running), Rejected> {
         let shared = &self.shared;
         let terms = Terms::new(shared.setting(), started);
         if terms.limits.is_some_and(|limits| limits.deadline.nanos() <= terms.started) {
@@ -193,7 +198,9 @@ impl TimeoutHandle {
         let lent = Lent::of(shared);
         shared.start();
         let unwound = Unwound { shared, started: terms.started };
-        let future = terms.within(call);
+        let scope = terms.deadline().map(Deadline::set);
+        let future = call(request);
+        drop(scope);
         mem::forget(unwound);
         Ok((future, Running { shared: lent, terms, stepping: false, ended: false }))
     }

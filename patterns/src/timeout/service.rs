@@ -43,7 +43,7 @@ where
     fn call(&mut self, request: Request) -> ResponseFuture<S::Future> {
         // Held to the end: what is below takes its time from this reading.
         let entered = clock::enter();
-        match self.handle.run(entered.now(), || self.inner.call(request)) {
+        match self.handle.run(entered.now(), request, |request| self.inner.call(request)) {
             Ok((future, running)) => ResponseFuture::running(future, running),
             Err(rejected) => {
                 // The inner service was readied for a call that is not made: what it holds in reserve goes back at once.
