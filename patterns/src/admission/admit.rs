@@ -23,11 +23,13 @@ pub trait Core {
     /// The account of its calls.
     fn account(&self) -> &Account;
 
-    /// What is left of `units` to hold when a call through the layer has started.
-    fn held(units: Self::Units) -> Self::Units;
+    /// What is left of `units` to hold when a call through the layer has started; by default nothing.
+    fn held(_: Self::Units) -> Self::Units {
+        Self::Units::default()
+    }
 
-    /// Takes back what a permit held. `spent` if a call was made with it, which a rate does not give again.
-    fn give_back(&self, units: Self::Units, spent: bool);
+    /// Takes back what a permit held. `spent` if a call was made with it, which a rate does not give again. By default nothing.
+    fn give_back(&self, _units: Self::Units, _spent: bool) {}
 }
 
 /// Waits for a turn. Dropped, it leaves the line, and what it was granted in that moment goes to the next.

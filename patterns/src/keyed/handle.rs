@@ -199,12 +199,6 @@ impl<K> Core for Room<K> {
     fn account(&self) -> &Account {
         &self.account
     }
-
-    #[inline]
-    fn held((): ()) {}
-
-    #[inline]
-    fn give_back(&self, (): (), _: bool) {}
 }
 
 /// How often the gauge moves at most, while calls come: more often than any scraper looks.

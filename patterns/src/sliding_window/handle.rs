@@ -174,12 +174,6 @@ impl Core for Room {
     fn account(&self) -> &Account {
         &self.account
     }
-
-    #[inline]
-    fn held((): ()) {}
-
-    #[inline]
-    fn give_back(&self, (): (), _: bool) {}
 }
 
 /// The gauge moves so many times in a window while calls come: often enough for any scraper, and too seldom to cost.

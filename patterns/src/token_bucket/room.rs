@@ -56,11 +56,6 @@ impl Core for Room {
     }
 
     #[inline]
-    fn held(_: Taken) -> Taken {
-        Taken::NONE
-    }
-
-    #[inline]
     fn give_back(&self, taken: Taken, spent: bool) {
         if !spent && taken != Taken::NONE {
             self.bucket.refund(taken, clock::read());

@@ -223,12 +223,6 @@ impl<L> Core for Room<L> {
     fn account(&self) -> &Account {
         &self.account
     }
-
-    #[inline]
-    fn held((): ()) {}
-
-    #[inline]
-    fn give_back(&self, (): (), _: bool) {}
 }
 
 impl<L: Limiter> Room<L> {
