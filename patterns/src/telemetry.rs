@@ -95,6 +95,43 @@ impl Histogram {
     pub(crate) fn record(&self, value: Duration) {
         imp::record(&self.0, value.as_secs_f64());
     }
+
+    /// Records how long ago `since` is.
+    pub(crate) fn record_since(&self, since: &Since) {
+        imp::record_since(&self.0, &since.0);
+    }
+}
+
+/// When something began. Without metrics it is nothing, and no clock is read for it.
+pub(crate) struct Since(imp::Since);
+
+impl Since {
+    pub(crate) fn now() -> Self {
+        Self(imp::Since::now())
+    }
+}
+
+/// A number that is kept only to be shown, and changes with its gauge under one [`Bound::with`]. Without metrics it is nothing.
+#[derive(Default)]
+pub(crate) struct Level(imp::Level);
+
+impl Level {
+    /// One more.
+    pub(crate) fn raise(&self, gauge: &Gauge) {
+        self.0.add(1);
+        gauge.add(1.0);
+    }
+
+    /// One less.
+    pub(crate) fn lower(&self, gauge: &Gauge) {
+        self.0.add(-1);
+        gauge.add(-1.0);
+    }
+
+    /// Sets another gauge to it, within [`Bound::rebind_with`].
+    pub(crate) fn show(&self, gauge: &Gauge) {
+        gauge.set(self.0.get());
+    }
 }
 
 /// Metric handles that can be resolved again while in use.
@@ -194,7 +231,6 @@ impl Calls {
 /// The metrics of one limit.
 pub(crate) struct AdmissionMetrics {
     pub(crate) calls: Calls,
-    pub(crate) in_flight: Gauge,
     pub(crate) queue_depth: Gauge,
     pub(crate) queue_wait: Histogram,
 }
@@ -203,10 +239,8 @@ impl AdmissionMetrics {
     /// The metrics of the limit called `name`, which may refuse for `reasons`.
     pub(crate) fn new(pattern: &'static str, name: &str, reasons: &[Reason]) -> Self {
         let labels = [("pattern", pattern), ("name", name)];
-        let calls = Calls::new(pattern, name, reasons, false);
         Self {
-            in_flight: calls.in_flight.clone(),
-            calls,
+            calls: Calls::new(pattern, name, reasons, false),
             queue_depth: Gauge::new("seawall_queue_depth", &labels),
             queue_wait: Histogram::new("seawall_queue_wait_seconds", &labels),
         }
@@ -309,9 +343,12 @@ pub(crate) fn breaker_transition(name: &str, transition: &Transition) {
 
 #[cfg(feature = "metrics")]
 mod imp {
+    use std::sync::atomic::{AtomicI64, Ordering};
     use std::sync::{PoisonError, RwLock};
+    use std::time::Duration;
 
     use super::Labels;
+    use crate::clock;
 
     pub(super) struct Counter(metrics::Counter);
     pub(super) struct Gauge(metrics::Gauge);
@@ -371,6 +408,33 @@ mod imp {
         histogram.0.record(value);
     }
 
+    pub(super) fn record_since(histogram: &Histogram, since: &Since) {
+        record(histogram, clock::read().saturating_sub(since.0).as_secs_f64());
+    }
+
+    pub(super) struct Since(Duration);
+
+    impl Since {
+        pub(super) fn now() -> Self {
+            Self(clock::now())
+        }
+    }
+
+    #[derive(Default)]
+    pub(super) struct Level(AtomicI64);
+
+    impl Level {
+        pub(super) fn add(&self, by: i64) {
+            // ORDERING: Relaxed, whoever shows it has the lock of the `Bound` alone, and with it all that was done before.
+            self.0.fetch_add(by, Ordering::Relaxed);
+        }
+
+        pub(super) fn get(&self) -> f64 {
+            // ORDERING: Relaxed, as in `add`.
+            self.0.load(Ordering::Relaxed) as f64
+        }
+    }
+
     #[derive(Default)]
     pub(super) struct Cell<T>(RwLock<T>);
 
@@ -417,6 +481,26 @@ mod imp {
     pub(super) fn set(_: &Gauge, _: f64) {}
     pub(super) fn add(_: &Gauge, _: f64) {}
     pub(super) fn record(_: &Histogram, _: f64) {}
+    pub(super) fn record_since(_: &Histogram, _: &Since) {}
+
+    pub(super) struct Since;
+
+    impl Since {
+        pub(super) fn now() -> Self {
+            Self
+        }
+    }
+
+    #[derive(Default)]
+    pub(super) struct Level;
+
+    impl Level {
+        pub(super) fn add(&self, _: i64) {}
+
+        pub(super) fn get(&self) -> f64 {
+            0.0
+        }
+    }
 
     #[derive(Default)]
     pub(super) struct Cell<T>(T);

@@ -1,14 +1,11 @@
 //! The account of the calls of one limit.
 
-use std::time::Duration;
-
 use super::admit::Core;
-use crate::clock;
 use crate::counts::{Counts, Ended};
 use crate::error::{Reason, Refusal, Rejected};
 use crate::mode::Mode;
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Ordering};
-use crate::telemetry::{AdmissionMetrics, Bound};
+use crate::telemetry::{AdmissionMetrics, Bound, Level, Since};
 
 /// Who refuses and how seriously, and what became of the calls.
 pub struct Account {
@@ -19,6 +16,8 @@ pub struct Account {
     mode: AtomicUsize,
     counts: Counts,
     rejected: AtomicU64,
+    waiting: Level,
+    /// Calls are counted under its lock, here and in the gauges.
     metrics: Bound<AdmissionMetrics>,
 }
 
@@ -54,6 +53,7 @@ impl Account {
             mode: AtomicUsize::new(ENFORCE),
             counts: Counts::default(),
             rejected: AtomicU64::new(0),
+            waiting: Level::default(),
             metrics: Bound::new(AdmissionMetrics::new(pattern, name, reasons)),
         };
         account.set_mode(mode);
@@ -90,20 +90,17 @@ impl Account {
 
     #[inline]
     pub(crate) fn start(&self) {
-        self.counts.start();
-        self.metrics.with(|metrics| metrics.in_flight.add(1.0));
+        self.metrics.with(|metrics| {
+            self.counts.start();
+            metrics.calls.start();
+        });
     }
 
     #[inline]
     pub(crate) fn end(&self, ended: Ended) {
-        self.counts.end(ended);
         self.metrics.with(|metrics| {
-            metrics.in_flight.add(-1.0);
-            match ended {
-                Ended::Ok => metrics.calls.success.increment(1),
-                Ended::Failed => metrics.calls.failure.increment(1),
-                Ended::Neutral => metrics.calls.neutral.increment(1),
-            }
+            self.counts.end(ended);
+            metrics.calls.end(ended, || None);
         });
     }
 
@@ -141,26 +138,29 @@ impl Account {
         }
     }
 
-    /// Resolves the metric handles again, with `waiting` calls in line.
-    pub(crate) fn rebind_metrics(&self, waiting: usize) {
-        let metrics = AdmissionMetrics::new(self.pattern, &self.name, self.reasons);
-        metrics.in_flight.set(self.counts.read().in_flight as f64);
-        metrics.queue_depth.set(waiting as f64);
-        self.metrics.rebind(metrics);
+    /// Resolves the metric handles again.
+    pub(crate) fn rebind_metrics(&self) {
+        self.metrics.rebind_with(|| {
+            let metrics = AdmissionMetrics::new(self.pattern, &self.name, self.reasons);
+            metrics.calls.in_flight.set(self.counts.read().in_flight as f64);
+            self.waiting.show(&metrics.queue_depth);
+            metrics
+        });
     }
 }
 
 /// A call that waits in line: counted until it is dropped, and then for how long it did.
 pub struct Queued<C: Core> {
     core: Arc<C>,
-    since: Duration,
+    since: Since,
 }
 
 impl<C: Core> Queued<C> {
     /// Waits for `core` from now on.
     pub(crate) fn new(core: &Arc<C>) -> Self {
-        core.account().metrics.with(|metrics| metrics.queue_depth.add(1.0));
-        Self { core: Arc::clone(core), since: clock::now() }
+        let account = core.account();
+        account.metrics.with(|metrics| account.waiting.raise(&metrics.queue_depth));
+        Self { core: Arc::clone(core), since: Since::now() }
     }
 
     pub(crate) fn core(&self) -> &Arc<C> {
@@ -170,9 +170,10 @@ impl<C: Core> Queued<C> {
 
 impl<C: Core> Drop for Queued<C> {
     fn drop(&mut self) {
-        self.core.account().metrics.with(|metrics| {
-            metrics.queue_depth.add(-1.0);
-            metrics.queue_wait.record(clock::read().saturating_sub(self.since));
+        let account = self.core.account();
+        account.metrics.with(|metrics| {
+            account.waiting.lower(&metrics.queue_depth);
+            metrics.queue_wait.record_since(&self.since);
         });
     }
 }

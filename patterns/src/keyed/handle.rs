@@ -150,7 +150,7 @@ impl<K> KeyedHandle<K> {
 
     /// Resolves the metric handles again: for a recorder that was installed after the limits were made.
     pub fn rebind_metrics(&self) {
-        self.room.account.rebind_metrics(0);
+        self.room.account.rebind_metrics();
         self.room.keys.rebind(gauge(self.name()));
         self.room.tell(clock::now());
     }

@@ -176,8 +176,8 @@ impl Room {
     }
 
     pub(crate) fn rebind_metrics(&self) {
-        self.account.rebind_metrics(self.permits.waiting());
-        self.limit.rebind(limit_gauge(self.account.pattern(), self.account.name(), self.permits.limit()));
+        self.account.rebind_metrics();
+        self.limit.rebind_with(|| limit_gauge(self.account.pattern(), self.account.name(), self.permits.limit()));
     }
 }
 

@@ -525,3 +525,43 @@ async fn metrics_follow_the_calls() {
     let now = values();
     assert_eq!((now["seawall_in_flight"], now["seawall_limit"]), (1.0, 3.0));
 }
+
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn a_permit_is_three_words() {
+    // The semaphore, the units, and how the call ends.
+    assert_eq!(size_of::<Permit>(), 24);
+}
+
+#[cfg(feature = "metrics")]
+mod metrics {
+    use super::*;
+    use crate::telemetry::told::{Told, follows_every_end, inner, shows, stays_in_step};
+
+    #[tokio::test(start_paused = true)]
+    async fn every_start_and_end_is_told() {
+        let told = Told::new();
+        for waiting in [Waiting::InCall, Waiting::InReadiness] {
+            let layer = SemaphoreLayer::new(config().waiting(waiting)).unwrap();
+            follows_every_end(&told, layer.layer(service_fn(inner))).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gauges_that_are_bound_again_are_in_step() {
+        let (told, semaphore) = (Told::new(), semaphore(SemaphoreConfig::new("db", 3).max_waiting(3)));
+        let rebind = || semaphore.rebind_metrics();
+        let held = semaphore.try_acquire().unwrap();
+        stays_in_step(&told, 1.0, || drop(semaphore.try_acquire().unwrap()), rebind);
+        let runtime = tokio::runtime::Handle::current();
+        let join = || {
+            let _timers = runtime.enter();
+            let mut place = Box::pin(semaphore.acquire_many(3));
+            assert!(poll_now(place.as_mut()).is_pending());
+            place
+        };
+        let _waits = join();
+        shows(&told, "seawall_queue_depth", 1.0, || drop(join()), rebind);
+        drop(held);
+    }
+}

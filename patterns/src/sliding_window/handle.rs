@@ -138,7 +138,7 @@ impl SlidingWindowHandle {
 
     /// Resolves the metric handles again: for a recorder that was installed after the window was made.
     pub fn rebind_metrics(&self) {
-        self.room.account.rebind_metrics(0);
+        self.room.account.rebind_metrics();
         self.room.available.rebind(gauge(self.name()));
         self.room.tell(clock::now());
     }

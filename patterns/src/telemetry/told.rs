@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
 
+use std::collections::BTreeMap;
 use std::future::{pending, poll_fn, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
 use std::task::Poll;
 use std::thread;
 
@@ -27,7 +29,12 @@ impl Told {
     }
 
     pub(crate) fn in_flight(&self) -> f64 {
-        *self.recorder.in_flight.0.lock().unwrap()
+        self.gauge(IN_FLIGHT)
+    }
+
+    /// What the gauge called `name` shows, whatever its labels.
+    pub(crate) fn gauge(&self, name: &str) -> f64 {
+        *self.recorder.gauge(name).0.lock().unwrap()
     }
 
     /// How many seconds calls took that have ended since this was asked last; `None` if nobody was to be told.
@@ -36,31 +43,39 @@ impl Told {
     }
 }
 
-/// Lets another thread run at every step: a test with threads needs no luck then.
+/// Lets other threads run at every step: a test with threads needs little luck then.
 #[derive(Default)]
 struct Recorder {
-    in_flight: Arc<InFlight>,
+    gauges: Mutex<BTreeMap<String, Arc<Level>>>,
     durations: Arc<Durations>,
 }
 
+impl Recorder {
+    fn gauge(&self, name: &str) -> Arc<Level> {
+        Arc::clone(self.gauges.lock().unwrap().entry(name.to_owned()).or_default())
+    }
+}
+
+const IN_FLIGHT: &str = "seawall_in_flight";
+
 #[derive(Default)]
-struct InFlight(Mutex<f64>);
+struct Level(Mutex<f64>);
 
 #[derive(Default)]
 struct Durations(Mutex<Option<Vec<f64>>>);
 
-impl InFlight {
+impl Level {
     fn change(&self, to: impl FnOnce(f64) -> f64) {
-        thread::yield_now();
+        others_run();
         {
             let mut value = self.0.lock().unwrap();
             *value = to(*value);
         }
-        thread::yield_now();
+        others_run();
     }
 }
 
-impl GaugeFn for InFlight {
+impl GaugeFn for Level {
     fn increment(&self, by: f64) {
         self.change(|value| value + by);
     }
@@ -90,8 +105,8 @@ impl metrics::Recorder for Recorder {
     }
 
     fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        thread::yield_now();
-        if key.name() == "seawall_in_flight" { Gauge::from_arc(self.in_flight.clone()) } else { Gauge::noop() }
+        others_run();
+        Gauge::from_arc(self.gauge(key.name()))
     }
 
     fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
@@ -101,6 +116,15 @@ impl metrics::Recorder for Recorder {
         self.durations.0.lock().unwrap().get_or_insert_default();
         Histogram::from_arc(self.durations.clone())
     }
+}
+
+/// Lets other threads run for a while, and not always the same: threads in lockstep would only ever meet in the same places.
+fn others_run() {
+    static STEPS: AtomicU64 = AtomicU64::new(0);
+    // ORDERING: Relaxed, any number will do.
+    let step = STEPS.fetch_add(1, Ordering::Relaxed);
+    // The upper bits of multiples of the golden ratio are spread evenly (Knuth, vol. 3, section 6.4).
+    (0..step.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 62).for_each(|_| thread::yield_now());
 }
 
 /// How a call of the inner service ends.
@@ -155,14 +179,28 @@ async fn polled<F: Future>(mut call: Pin<&mut F>) -> thread::Result<Poll<F::Outp
 
 /// The gauge is in step with `held` calls however often the metrics were bound again while others made calls.
 pub(crate) fn stays_in_step(told: &Told, held: f64, call: impl Fn() + Sync, rebind: impl Fn()) {
+    shows(told, IN_FLIGHT, held, call, rebind);
+}
+
+/// The gauge called `name` shows `held` however often the metrics were bound again while others changed it and changed it back.
+pub(crate) fn shows(told: &Told, name: &str, held: f64, change: impl Fn() + Sync, rebind: impl Fn()) {
     // Each binding puts right what an earlier one got wrong: many rounds of few.
     for _ in 0..200 {
+        let (started, bound) = (Barrier::new(3), AtomicBool::new(false));
         thread::scope(|scope| {
             for _ in 0..2 {
-                scope.spawn(|| (0..20).for_each(|_| call()));
+                scope.spawn(|| {
+                    started.wait();
+                    // As long as there is a binding to disturb, and not for ever if that panics.
+                    // ORDERING: Relaxed, nothing is read because of it.
+                    (0..1000).take_while(|_| !bound.load(Ordering::Relaxed)).for_each(|_| change());
+                });
             }
+            started.wait();
             (0..4).for_each(|_| rebind());
+            // ORDERING: as above.
+            bound.store(true, Ordering::Relaxed);
         });
-        assert_eq!(told.in_flight(), held);
+        assert_eq!(told.gauge(name), held, "{name}");
     }
 }

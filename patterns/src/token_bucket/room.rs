@@ -170,7 +170,7 @@ impl Room {
     }
 
     pub(super) fn rebind_metrics(&self) {
-        self.account.rebind_metrics(self.bucket.waiting());
+        self.account.rebind_metrics();
         self.available.rebind(gauge(self.account.name()));
         self.tell(clock::now());
     }

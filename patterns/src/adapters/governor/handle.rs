@@ -186,7 +186,7 @@ impl<L> GovernorHandle<L> {
 
     /// Resolves the metric handles again: for a recorder that was installed after the handle was made.
     pub fn rebind_metrics(&self) {
-        self.room.account.rebind_metrics(0);
+        self.room.account.rebind_metrics();
     }
 }
 
