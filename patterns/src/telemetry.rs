@@ -82,6 +82,36 @@ impl Gauge {
     }
 }
 
+/// A gauge that is told now and then by those who pass, because its value changes with every call and finding it out costs.
+/// Without metrics it is nothing.
+pub(crate) struct Glimpse(imp::Glimpse);
+
+impl Glimpse {
+    /// `gauge` is due at once.
+    pub(crate) fn new(gauge: Gauge) -> Self {
+        Self(imp::Glimpse::new(gauge))
+    }
+
+    /// Tells the gauge if it is due at `now`: `look` says its value, and for how long that will do.
+    #[inline(always)] // as the admission of a rate, of which it is a part
+    pub(crate) fn pass(&self, now: Duration, look: impl FnOnce(Duration) -> (f64, Duration)) {
+        if self.0.is_due(now) {
+            self.tell(now, look);
+        }
+    }
+
+    /// Tells the gauge whether it is due or not.
+    #[cold]
+    pub(crate) fn tell(&self, now: Duration, look: impl FnOnce(Duration) -> (f64, Duration)) {
+        self.0.tell(None, now, look);
+    }
+
+    /// Replaces the gauge, and tells the new one.
+    pub(crate) fn rebind(&self, gauge: Gauge, now: Duration, look: impl FnOnce(Duration) -> (f64, Duration)) {
+        self.0.tell(Some(gauge), now, look);
+    }
+}
+
 /// A distribution of durations in seconds.
 #[derive(Clone, Default)]
 pub(crate) struct Histogram(imp::Histogram);
@@ -143,11 +173,6 @@ pub(crate) struct Bound<T>(imp::Cell<T>);
 impl<T> Bound<T> {
     pub(crate) fn new(handles: T) -> Self {
         Self(imp::Cell::new(handles))
-    }
-
-    /// Replaces the handles.
-    pub(crate) fn rebind(&self, handles: T) {
-        self.rebind_with(|| handles);
     }
 
     /// Replaces the handles by those that `make` gives while nobody uses any. A count that is kept only under
@@ -343,12 +368,13 @@ pub(crate) fn breaker_transition(name: &str, transition: &Transition) {
 
 #[cfg(feature = "metrics")]
 mod imp {
-    use std::sync::atomic::{AtomicI64, Ordering};
+    use std::sync::atomic::AtomicI64;
     use std::sync::{PoisonError, RwLock};
     use std::time::Duration;
 
     use super::Labels;
-    use crate::clock;
+    use crate::clock::{self, nanos};
+    use crate::sync::{AtomicU64, Mutex, Ordering};
 
     pub(super) struct Counter(metrics::Counter);
     pub(super) struct Gauge(metrics::Gauge);
@@ -435,6 +461,41 @@ mod imp {
         }
     }
 
+    pub(super) struct Glimpse {
+        /// When the gauge is due again, in nanoseconds.
+        due: AtomicU64,
+        /// Lets one at a time look and tell: a value found out before would else be told after it has changed.
+        gauge: Mutex<super::Gauge>,
+    }
+
+    impl Glimpse {
+        pub(super) fn new(gauge: super::Gauge) -> Self {
+            Self { due: AtomicU64::new(0), gauge: Mutex::new(gauge) }
+        }
+
+        #[inline(always)]
+        pub(super) fn is_due(&self, now: Duration) -> bool {
+            // ORDERING: Relaxed, whoever reads an old time tells once more.
+            nanos(now) >= self.due.load(Ordering::Relaxed)
+        }
+
+        pub(super) fn tell(
+            &self,
+            other: Option<super::Gauge>,
+            now: Duration,
+            look: impl FnOnce(Duration) -> (f64, Duration),
+        ) {
+            let mut gauge = self.gauge.lock();
+            if let Some(other) = other {
+                *gauge = other;
+            }
+            let (value, lasts) = look(now);
+            // ORDERING: Relaxed, as where it is read.
+            self.due.store(nanos(now).saturating_add(nanos(lasts)), Ordering::Relaxed);
+            gauge.set(value);
+        }
+    }
+
     #[derive(Default)]
     pub(super) struct Cell<T>(RwLock<T>);
 
@@ -456,6 +517,8 @@ mod imp {
 
 #[cfg(not(feature = "metrics"))]
 mod imp {
+    use std::time::Duration;
+
     use super::Labels;
 
     #[derive(Clone, Default)]
@@ -502,6 +565,21 @@ mod imp {
         }
     }
 
+    pub(super) struct Glimpse;
+
+    impl Glimpse {
+        pub(super) fn new(_: super::Gauge) -> Self {
+            Self
+        }
+
+        #[inline(always)]
+        pub(super) fn is_due(&self, _: Duration) -> bool {
+            false
+        }
+
+        pub(super) fn tell(&self, _: Option<super::Gauge>, _: Duration, _: impl FnOnce(Duration) -> (f64, Duration)) {}
+    }
+
     #[derive(Default)]
     pub(super) struct Cell<T>(T);
 
@@ -515,5 +593,15 @@ mod imp {
         pub(super) fn with<R>(&self, f: impl FnOnce(&T) -> R) -> R {
             f(&self.0)
         }
+    }
+}
+
+#[cfg(all(test, not(feature = "metrics")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_metrics_there_is_nothing_of_them() {
+        assert_eq!(size_of::<(Counter, Gauge, Histogram, Glimpse, Level, Since, Bound<Gauge>)>(), 0);
     }
 }

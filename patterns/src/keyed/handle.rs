@@ -10,9 +10,9 @@ use super::layer::KeyedLayer;
 use super::{PATTERN, Permit};
 use crate::admission::{Account, CallStats, Core, OneUnit};
 use crate::error::{InvalidConfig, Reason, Refusal, Rejected};
-use crate::sliding_window::{Counted, nanos};
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
-use crate::telemetry::{Bound, Gauge};
+use crate::sliding_window::Counted;
+use crate::sync::{Arc, Mutex};
+use crate::telemetry::{Gauge, Glimpse};
 use crate::token_bucket::Tat;
 use crate::{clock, rng};
 
@@ -73,8 +73,7 @@ impl<K: Hash + Eq> KeyedHandle<K> {
         let room = Room {
             account: Account::new(PATTERN, &config.name, config.mode, &REASONS),
             limits,
-            tell_at: AtomicU64::new(0),
-            keys: Bound::new(gauge(&config.name)),
+            keys: Glimpse::new(gauge(&config.name)),
         };
         Ok(Self { room: Arc::new(room), config: Arc::new(Mutex::new(config)) })
     }
@@ -151,8 +150,8 @@ impl<K> KeyedHandle<K> {
     /// Resolves the metric handles again: for a recorder that was installed after the limits were made.
     pub fn rebind_metrics(&self) {
         self.room.account.rebind_metrics();
-        self.room.keys.rebind(gauge(self.name()));
-        self.room.tell(clock::now());
+        let room = &self.room;
+        room.keys.rebind(gauge(self.name()), clock::now(), |_| room.look());
     }
 }
 
@@ -175,9 +174,7 @@ const REASONS: [Reason; 4] = [Reason::Limited, Reason::LimitedGlobally, Reason::
 pub struct Room<K> {
     account: Account,
     limits: Limits<K>,
-    /// When the gauge is due again, in nanoseconds.
-    tell_at: AtomicU64,
-    keys: Bound<Gauge>,
+    keys: Glimpse,
 }
 
 /// The limits by their kind.
@@ -210,20 +207,15 @@ impl<K: Hash + Eq> Room<K> {
     pub(super) fn try_take(&self, key: K, cost: u32) -> Result<(), Refusal> {
         let now = clock::now();
         let answer = self.limits.try_take(key, cost.max(1), now);
-        // ORDERING: Relaxed, whoever reads an old time tells once more.
-        if nanos(now) >= self.tell_at.load(Ordering::Relaxed) {
-            self.tell(now);
-        }
+        self.keys.pass(now, |_| self.look());
         answer
     }
 }
 
 impl<K> Room<K> {
-    #[cold]
-    fn tell(&self, now: Duration) {
-        // ORDERING: Relaxed, as where it is read.
-        self.tell_at.store(nanos(now + TOLD_EVERY), Ordering::Relaxed);
-        self.keys.with(|gauge| gauge.set(self.limits.stats().keys as f64));
+    /// How many keys there are, and for how long the gauge may say so.
+    fn look(&self) -> (f64, Duration) {
+        (self.limits.stats().keys as f64, TOLD_EVERY)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::config::{SlidingWindowConfig, nanos};
+use super::config::SlidingWindowConfig;
 use super::layer::SlidingWindowLayer;
 use super::window::Window;
 use super::{PATTERN, Permit};
@@ -11,8 +11,8 @@ use crate::admission::{Account, CallStats, Core, OneUnit};
 use crate::clock;
 use crate::error::{InvalidConfig, Reason, Refusal, Rejected};
 use crate::lent::{Lent, lend};
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
-use crate::telemetry::{Bound, Gauge};
+use crate::sync::{Arc, Mutex};
+use crate::telemetry::{Gauge, Glimpse};
 
 /// A sliding window without tower, and the control of the layer that shares its state. Clones are the same window.
 ///
@@ -59,8 +59,7 @@ impl SlidingWindowHandle {
         let room = Room {
             account: Account::new(PATTERN, &config.name, config.mode, &[Reason::Limited, Reason::Never]),
             window: Window::new(config.setting()?),
-            tell_at: AtomicU64::new(0),
-            available: Bound::new(gauge(&config.name)),
+            available: Glimpse::new(gauge(&config.name)),
         };
         Ok(Self { room: Arc::new(room), config: Arc::new(Mutex::new(config)) })
     }
@@ -139,8 +138,8 @@ impl SlidingWindowHandle {
     /// Resolves the metric handles again: for a recorder that was installed after the window was made.
     pub fn rebind_metrics(&self) {
         self.room.account.rebind_metrics();
-        self.room.available.rebind(gauge(self.name()));
-        self.room.tell(clock::now());
+        let room = &self.room;
+        room.available.rebind(gauge(self.name()), clock::now(), |now| room.look(now));
     }
 }
 
@@ -154,9 +153,7 @@ impl fmt::Debug for SlidingWindowHandle {
 pub struct Room {
     account: Account,
     window: Window,
-    /// When the gauge is due again, in nanoseconds.
-    tell_at: AtomicU64,
-    available: Bound<Gauge>,
+    available: Glimpse,
 }
 
 lend!(Room);
@@ -185,19 +182,14 @@ impl Room {
     pub(super) fn try_take(&self, cost: u32) -> Result<(), Refusal> {
         let now = clock::now();
         let answer = self.window.try_take(cost.max(1), now);
-        // ORDERING: Relaxed, whoever reads an old time tells once more.
-        if nanos(now) >= self.tell_at.load(Ordering::Relaxed) {
-            self.tell(now);
-        }
+        self.available.pass(now, |now| self.look(now));
         answer
     }
 
-    #[cold]
-    fn tell(&self, now: Duration) {
-        let next = nanos(now) + self.window.setting().window_nanos / TOLD_PER_WINDOW;
-        // ORDERING: Relaxed, as where it is read.
-        self.tell_at.store(next, Ordering::Relaxed);
-        self.available.with(|gauge| gauge.set(f64::from(self.window.available(now))));
+    /// What is available, and for how long the gauge may say so.
+    fn look(&self, now: Duration) -> (f64, Duration) {
+        let lasts = Duration::from_nanos(self.window.setting().window_nanos / TOLD_PER_WINDOW);
+        (f64::from(self.window.available(now)), lasts)
     }
 }
 

@@ -158,4 +158,6 @@ async fn the_gauge_follows_what_is_available() {
     advance(SECOND / 16).await;
     window.try_acquire().unwrap().succeeded();
     assert_eq!(gauge(), 39.0);
+    metrics::with_local_recorder(&recorder, || window.rebind_metrics());
+    assert_eq!(gauge(), 39.0, "without a call");
 }

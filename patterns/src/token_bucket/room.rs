@@ -14,7 +14,7 @@ use crate::error::{Reason, Refusal};
 use crate::lent::{Lent, lend};
 use crate::mode::{Mode, Waiting};
 use crate::sync::{Arc, AtomicU64, Ordering};
-use crate::telemetry::{self, Bound, Gauge};
+use crate::telemetry::{self, Gauge, Glimpse};
 
 /// Why a call is refused.
 const REASONS: [Reason; 5] = [Reason::Limited, Reason::QueueFull, Reason::MaxWait, Reason::Deadline, Reason::Never];
@@ -29,9 +29,7 @@ pub struct Room {
     /// In nanoseconds; 0 where nobody waits.
     max_wait: AtomicU64,
     waiting: Waiting,
-    /// When the gauge is due again, in nanoseconds.
-    tell_at: AtomicU64,
-    available: Bound<Gauge>,
+    available: Glimpse,
 }
 
 /// What becomes of a call that asks.
@@ -71,8 +69,7 @@ impl Room {
             bucket: Bucket::new(Setting::new(config.rate, config.burst), config.max_waiting),
             max_wait: AtomicU64::new(longest_wait(config)),
             waiting: config.waiting,
-            tell_at: AtomicU64::new(0),
-            available: Bound::new(gauge(&config.name)),
+            available: Glimpse::new(gauge(&config.name)),
         }
     }
 
@@ -155,7 +152,7 @@ impl Room {
     /// Tells of a change of rate and burst.
     pub(super) fn changed(&self, from: (Rate, u32), to: (Rate, u32)) {
         let now = clock::now();
-        self.tell(now);
+        self.available.tell(now, |now| self.look(now));
         if from != to {
             telemetry::rate_changed(PATTERN, self.account.name(), &from, &to, self.bucket.available(now));
         }
@@ -165,31 +162,25 @@ impl Room {
         let now = clock::now();
         let available = self.bucket.available(now);
         self.bucket.drain(now);
-        self.tell(now);
+        self.available.tell(now, |now| self.look(now));
         telemetry::rate_drained(PATTERN, self.account.name(), available, self.bucket.waiting());
     }
 
     pub(super) fn rebind_metrics(&self) {
         self.account.rebind_metrics();
-        self.available.rebind(gauge(self.account.name()));
-        self.tell(clock::now());
+        self.available.rebind(gauge(self.account.name()), clock::now(), |now| self.look(now));
     }
 
     #[inline(always)] // as `Bucket::try_take`
     fn take(&self, cost: u32, now: Duration) -> Result<Taken, Shortage> {
         let answer = self.bucket.try_take(cost.max(1), now);
-        // ORDERING: Relaxed, whoever reads an old time tells once more.
-        if nanos(now) >= self.tell_at.load(Ordering::Relaxed) {
-            self.tell(now);
-        }
+        self.available.pass(now, |now| self.look(now));
         answer
     }
 
-    #[cold]
-    fn tell(&self, now: Duration) {
-        // ORDERING: Relaxed, as where it is read.
-        self.tell_at.store(nanos(now + TELL_EVERY), Ordering::Relaxed);
-        self.available.with(|gauge| gauge.set(f64::from(self.bucket.available(now))));
+    /// What is available, and for how long the gauge may say so.
+    fn look(&self, now: Duration) -> (f64, Duration) {
+        (f64::from(self.bucket.available(now)), TELL_EVERY)
     }
 }
 
