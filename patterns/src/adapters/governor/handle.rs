@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use super::PATTERN;
 use super::config::GovernorConfig;
@@ -12,6 +13,7 @@ use crate::admission::{Account, CallStats, Core};
 use crate::clock;
 use crate::error::{InvalidConfig, Reason, Refusal, Rejected};
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::telemetry::{Gauge, Glimpse};
 
 /// A limiter of governor without tower, and the control of the layer around it. Clones are the same limit.
 ///
@@ -138,6 +140,7 @@ impl<L: Limiter> GovernorHandle<L> {
         config.check()?;
         let room = Room {
             account: Account::new(PATTERN, &config.name, config.mode, L::REASONS),
+            keys: Glimpse::new(gauge::<L>(&config.name)),
             limiter,
             max_cost: AtomicUsize::new(config.max_cost as usize),
             refused_for_space: AtomicU64::new(0),
@@ -153,6 +156,13 @@ impl<L: Limiter> GovernorHandle<L> {
             // ORDERING: Relaxed, a count that is read alone.
             refused_for_space: self.room.refused_for_space.load(Ordering::Relaxed),
         }
+    }
+
+    /// Resolves the metric handles again: for a recorder that was installed after the handle was made.
+    pub fn rebind_metrics(&self) {
+        let room = &self.room;
+        room.account.rebind_metrics();
+        room.keys.rebind(gauge::<L>(self.name()), clock::now(), |_| room.look());
     }
 }
 
@@ -183,11 +193,6 @@ impl<L> GovernorHandle<L> {
         *current = config;
         Ok(())
     }
-
-    /// Resolves the metric handles again: for a recorder that was installed after the handle was made.
-    pub fn rebind_metrics(&self) {
-        self.room.account.rebind_metrics();
-    }
 }
 
 impl<L> Clone for GovernorHandle<L> {
@@ -208,6 +213,8 @@ pub struct Room<L> {
     limiter: L,
     max_cost: AtomicUsize,
     refused_for_space: AtomicU64,
+    /// Told only where there are keys.
+    keys: Glimpse,
 }
 
 impl<L> Core for Room<L> {
@@ -225,6 +232,9 @@ impl<L> Core for Room<L> {
     }
 }
 
+/// How often the gauge moves at most, while calls come: as that of a [`keyed`](crate::keyed) limit.
+const TOLD_EVERY: Duration = Duration::from_millis(250);
+
 impl<L: Limiter> Room<L> {
     /// Counts a call now, or does not. A cost of 0 is taken as 1.
     #[inline]
@@ -235,12 +245,26 @@ impl<L: Limiter> Room<L> {
             return Err(Reason::Never.into());
         }
         // One reading for the decision and for the wait that follows from it.
-        let _now = clock::enter();
-        self.limiter.take(key, cost).inspect_err(|refusal| {
+        let clock = clock::enter();
+        let answer = self.limiter.take(key, cost).inspect_err(|refusal| {
             if refusal.reason == Reason::TooManyKeys {
                 // ORDERING: Relaxed, a count that nothing is derived from.
                 self.refused_for_space.fetch_add(1, Ordering::Relaxed);
             }
-        })
+        });
+        if L::KEYED {
+            self.keys.pass(clock.now(), |_| self.look());
+        }
+        answer
     }
+
+    /// How many keys there are, and for how long the gauge may say so.
+    fn look(&self) -> (f64, Duration) {
+        (self.limiter.keys() as f64, TOLD_EVERY)
+    }
+}
+
+/// The gauge of the keys, where there are any.
+fn gauge<L: Limiter>(name: &str) -> Gauge {
+    if L::KEYED { Gauge::new("seawall_rate_limit_keys", &[("name", name)]) } else { Gauge::default() }
 }

@@ -41,10 +41,13 @@ pub trait Limiter {
     /// Why a call is refused.
     const REASONS: &'static [Reason];
 
+    /// Whether it has a state for each key.
+    const KEYED: bool;
+
     /// Takes `cost` of `key`, or nothing.
     fn take(&self, key: &Self::Key, cost: NonZeroU32) -> Result<(), Refusal>;
 
-    /// Keys stored.
+    /// Keys stored; asked in the middle of calls, now and then.
     fn keys(&self) -> usize;
 }
 
@@ -79,6 +82,7 @@ where
     type Key = ();
 
     const REASONS: &'static [Reason] = &[Reason::Limited, Reason::Never];
+    const KEYED: bool = false;
 
     #[inline]
     fn take(&self, (): &(), cost: NonZeroU32) -> Result<(), Refusal> {
@@ -106,6 +110,7 @@ where
     type Key = K;
 
     const REASONS: &'static [Reason] = &[Reason::Limited, Reason::Never, Reason::TooManyKeys];
+    const KEYED: bool = true;
 
     #[inline]
     fn take(&self, key: &K, cost: NonZeroU32) -> Result<(), Refusal> {

@@ -66,6 +66,7 @@
 //! |---|---|
 //! | `seawall_calls_total` | by outcome; rejected ones by `reason` as above |
 //! | `seawall_in_flight` | calls under way |
+//! | `seawall_rate_limit_keys` | with keys: those stored; moves with calls, up to four times a second |
 //!
 //! **Bound on keys.** governor stores every key that it is asked about until somebody calls `retain_recent`, which looks at
 //! them all. A limiter for keys therefore has its store in [`Bounded`]: at most `max_keys` keys are accounted for, and a

@@ -239,3 +239,37 @@ proptest! {
         }
     }
 }
+
+#[cfg(feature = "metrics")]
+#[tokio::test(start_paused = true)]
+async fn the_gauge_follows_the_number_of_keys() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    // Takes the value away: one that is not set again reads 0.
+    let gauges = || -> Vec<f64> {
+        let found = snapshotter.snapshot().into_vec().into_iter();
+        let found = found.filter(|(key, ..)| key.key().name() == "seawall_rate_limit_keys");
+        let value = |value| if let DebugValue::Gauge(value) = value { value.into_inner() } else { f64::NAN };
+        found.map(|(.., it)| value(it)).collect()
+    };
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let direct = Arc::new(RateLimiter::direct_with_clock(quota(1), Clock));
+    let direct = GovernorHandle::direct(config(), direct).unwrap();
+    drop(direct.try_acquire().unwrap());
+    direct.rebind_metrics();
+    assert!(gauges().is_empty(), "it has none");
+
+    let limiter = keyed_limiter(quota(1), HashMapStateStore::<u32>::default(), 9);
+    let keyed = GovernorHandle::keyed(config(), Arc::new(limiter)).unwrap();
+    drop(keyed.try_acquire(&1).unwrap());
+    assert_eq!(gauges(), [1.0]);
+    drop(keyed.try_acquire(&2).unwrap());
+    assert_eq!(gauges(), [0.0], "not with every call");
+    advance(ms(250)).await;
+    drop(keyed.try_acquire(&3).unwrap());
+    assert_eq!(gauges(), [3.0]);
+    keyed.rebind_metrics();
+    assert_eq!(gauges(), [3.0], "without a call");
+}
