@@ -129,9 +129,13 @@ impl SlidingWindowHandle {
         if config.algorithm != current.algorithm {
             return Err(InvalidConfig::new("algorithm", config.algorithm, "what it was made with"));
         }
-        self.room.window.update(config.setting()?, clock::now());
+        let now = clock::now();
+        self.room.window.update(config.setting()?, now);
         self.room.account.set_mode(config.mode);
         *current = config;
+        // Not under the lock: what is told may ask for the configuration.
+        drop(current);
+        self.room.available.tell(now, |now| self.room.look(now));
         Ok(())
     }
 

@@ -160,4 +160,8 @@ async fn the_gauge_follows_what_is_available() {
     assert_eq!(gauge(), 39.0);
     metrics::with_local_recorder(&recorder, || window.rebind_metrics());
     assert_eq!(gauge(), 39.0, "without a call");
+    window.update(config().limit(50)).unwrap();
+    assert_eq!(gauge(), 0.0, "as soon as it changes");
+    window.update(config().limit(200)).unwrap();
+    assert_eq!(gauge(), 139.0, "as soon as it changes");
 }
