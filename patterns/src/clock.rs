@@ -105,6 +105,13 @@ fn origin() -> std::time::Instant {
     })
 }
 
+/// Whether a reading is shared here, so that [`now`] stands still while the clock goes on; not for a paused clock.
+#[cfg(test)]
+pub fn stands_still() -> bool {
+    let before = now();
+    (0..1_000_000).any(|_| read() > before) && now() == before
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

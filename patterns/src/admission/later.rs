@@ -62,7 +62,7 @@ where
             return Poll::Pending;
         };
         let Some((service, _)) = this.call else { return Poll::Pending };
-        match deadline::suspended(|| service.poll_ready(cx)) {
+        match Permit::before_call(permit, || deadline::suspended(|| service.poll_ready(cx))) {
             Poll::Ready(ready) => {
                 let (Some(permit), Some((mut service, request))) = (permit.take(), this.call.take()) else {
                     return Poll::Pending;

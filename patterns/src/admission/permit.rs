@@ -62,8 +62,16 @@ impl<C: Core> Permit<C> {
         self
     }
 
+    /// Polls the inner service ready, before the call of `permit` is made; if it panics, the call has failed.
+    pub(super) fn before_call<R>(permit: &mut Option<Self>, f: impl FnOnce() -> R) -> R {
+        let panics = UncalledUnless(permit);
+        let result = f();
+        mem::forget(panics);
+        result
+    }
+
     /// Counts a call that failed before it was made. What it holds goes back unspent.
-    pub(crate) fn failed_uncalled(self) {
+    pub(super) fn failed_uncalled(self) {
         self.core.account().start();
         self.core.account().end(Ended::Failed);
     }
@@ -136,6 +144,17 @@ struct FailedUnless<'a, C: Core>(&'a mut Permit<C>);
 impl<C: Core> Drop for FailedUnless<'_, C> {
     fn drop(&mut self) {
         self.0.answered(false);
+    }
+}
+
+/// Counts the call as failed before it was made when this is dropped, which is when the inner service panics.
+struct UncalledUnless<'a, C: Core>(&'a mut Option<Permit<C>>);
+
+impl<C: Core> Drop for UncalledUnless<'_, C> {
+    fn drop(&mut self) {
+        if let Some(permit) = self.0.take() {
+            permit.failed_uncalled();
+        }
     }
 }
 

@@ -6,7 +6,8 @@ use crate::error::BoxError;
 
 /// How many units a request takes; a closure `Fn(&Request) -> u32` is one.
 pub trait Cost<Req> {
-    /// The units of `request`. 0 is taken as 1: nothing passes a limit for free.
+    /// The units of `request`. 0 is taken as 1: nothing passes a limit for free. Asked once more for a request that cannot go
+    /// at once.
     fn cost(&self, request: &Req) -> u32;
 }
 

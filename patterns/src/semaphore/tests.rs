@@ -1,10 +1,11 @@
 //! Layer, service and handle on a paused clock.
 
-use std::future::{Future, poll_fn};
+use std::future::{Future, poll_fn, ready};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore as Tokens, oneshot};
@@ -12,7 +13,7 @@ use tokio::time::{Instant, advance};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 use super::*;
-use crate::{BoxError, Deadline, Mode, Reason, Rejected, Waiting};
+use crate::{BoxError, Deadline, Mode, Reason, Rejected, Waiting, clock};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -346,6 +347,27 @@ async fn a_call_that_the_mode_lets_through_counts_as_refused_once() {
     assert_eq!((semaphore.stats().calls.rejected, slow.calls.load(Ordering::Relaxed)), (1, 1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_patience_ends_while_only_observed_counts_as_refused_once() {
+    let layer = SemaphoreLayer::new(config()).unwrap();
+    let semaphore = layer.handle();
+    let held = semaphore.try_acquire().unwrap();
+    let slow = Slow::new(1);
+    let mut service = layer.layer(slow.clone());
+    let (_answer, receiver) = oneshot::channel();
+    let mut call = Box::pin(service.ready().await.unwrap().call(receiver));
+    assert!(poll_now(call.as_mut()).is_pending());
+    let _token = slow.tokens.clone().acquire_owned().await.unwrap();
+    drop(held);
+    assert!(poll_now(call.as_mut()).is_pending());
+    semaphore.update(config().mode(Mode::Observe)).unwrap();
+    advance(3600 * SECOND).await;
+    for _ in 0..2 {
+        assert!(poll_now(call.as_mut()).is_pending());
+        assert_eq!((semaphore.stats().calls.rejected, semaphore.stats().in_use), (1, 1));
+    }
+}
+
 fn in_readiness(max_waiting: u32) -> SemaphoreLayer {
     SemaphoreLayer::new(config().max_waiting(max_waiting).waiting(Waiting::InReadiness)).unwrap()
 }
@@ -422,6 +444,142 @@ async fn outcomes_are_counted_once() {
     drop(dropped);
     let calls = semaphore.stats().calls;
     assert_eq!((calls.admitted, calls.ok, calls.failed, calls.neutral, calls.in_flight), (3, 1, 1, 1, 0));
+}
+
+/// How a call ends that was let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Answered,
+    Broken,
+    Dropped,
+    PanickedInCall,
+    PanickedInPoll,
+    /// Of the clone, after a wait.
+    BrokenInReadiness,
+    PanickedInReadiness,
+}
+
+/// Ends each call alike.
+struct Ends {
+    ending: Ending,
+    is_clone: bool,
+}
+
+impl Clone for Ends {
+    fn clone(&self) -> Self {
+        Self { is_clone: true, ..*self }
+    }
+}
+
+impl Service<()> for Ends {
+    type Response = ();
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        match self.ending {
+            Ending::BrokenInReadiness if self.is_clone => Poll::Ready(Err("not ready".into())),
+            Ending::PanickedInReadiness if self.is_clone => resume_unwind(Box::new("in readiness")),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        match self.ending {
+            Ending::PanickedInCall => resume_unwind(Box::new("in call")),
+            Ending::PanickedInPoll => Box::pin(async { resume_unwind(Box::new("in poll")) }),
+            Ending::Dropped => Box::pin(std::future::pending()),
+            Ending::Broken => Box::pin(async { Err("broken".into()) }),
+            _ => Box::pin(async { Ok(()) }),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_counted_once_however_it_was_let_in_and_ended() {
+    let ways = [
+        ("at once", config()),
+        ("after a wait", config()),
+        ("in readiness", config().waiting(Waiting::InReadiness)),
+        ("by the mode", config().mode(Mode::Observe)),
+        ("unasked", config().mode(Mode::Disabled)),
+    ];
+    let endings = [
+        (Ending::Answered, (1, 0, 0)),
+        (Ending::Broken, (0, 1, 0)),
+        (Ending::Dropped, (0, 0, 1)),
+        (Ending::PanickedInCall, (0, 1, 0)),
+        (Ending::PanickedInPoll, (0, 1, 0)),
+        (Ending::BrokenInReadiness, (0, 1, 0)),
+        (Ending::PanickedInReadiness, (0, 1, 0)),
+    ];
+    for ((way, config), (ending, counted)) in ways.iter().flat_map(|way| endings.map(|ending| (way, ending))) {
+        let waits = *way == "after a wait";
+        if matches!(ending, Ending::BrokenInReadiness | Ending::PanickedInReadiness) && !waits {
+            continue;
+        }
+        let layer = SemaphoreLayer::new(config.clone()).unwrap();
+        let semaphore = layer.handle();
+        let mut service = layer.layer(Ends { ending, is_clone: false });
+        let held = (waits || *way == "by the mode").then(|| semaphore.try_acquire().unwrap());
+        let others = u64::from(held.is_some());
+        service.ready().await.unwrap();
+        let before = semaphore.stats().calls;
+        let _ended = catch_unwind(AssertUnwindSafe(|| {
+            let mut call = pin!(service.call(()));
+            if waits {
+                assert!(poll_now(call.as_mut()).is_pending());
+            }
+            if *way == "unasked" {
+                assert_eq!(semaphore.stats().in_use, 0, "{ending:?}");
+            }
+            drop(held);
+            let _answer = poll_now(call);
+        }));
+        let stats = semaphore.stats();
+        let after = stats.calls;
+        // The permit that was held has ended as neutral.
+        assert_eq!((after.ok, after.failed, after.neutral - others), counted, "{ending:?}, let in {way}");
+        assert_eq!(after.admitted - before.admitted, 1, "{ending:?}, let in {way}");
+        assert_eq!((after.in_flight, stats.in_use), (0, 0), "{ending:?}, let in {way}");
+    }
+}
+
+/// Notes how many calls are in flight when it is woken.
+struct InFlight {
+    semaphore: SemaphoreHandle,
+    seen: AtomicUsize,
+}
+
+impl Wake for InFlight {
+    fn wake(self: Arc<Self>) {
+        // ORDERING: Relaxed, one thread.
+        self.seen.store(self.semaphore.stats().calls.in_flight as usize, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_calls_are_in_flight_than_there_are_permits() {
+    let semaphore = semaphore(config());
+    let held = semaphore.try_acquire().unwrap();
+    let woken = Arc::new(InFlight { semaphore: semaphore.clone(), seen: AtomicUsize::new(9) });
+    let waker = Waker::from(woken.clone());
+    let mut waiting = pin!(semaphore.acquire());
+    assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    drop(held);
+    // ORDERING: Relaxed, one thread.
+    assert_eq!(woken.seen.load(Ordering::Relaxed), 0, "woken while the call before was counted");
+}
+
+#[tokio::test]
+async fn the_call_after_a_wait_shares_one_reading_of_the_clock() {
+    let layer = SemaphoreLayer::new(config()).unwrap();
+    let held = layer.handle().try_acquire().unwrap();
+    let mut service = layer.layer(service_fn(|()| ready(Ok::<_, BoxError>(clock::stands_still()))));
+    let mut call = pin!(service.ready().await.unwrap().call(()));
+    assert!(poll_now(call.as_mut()).is_pending());
+    drop(held);
+    assert!(call.await.unwrap());
 }
 
 /// Sixteen tasks on two workers, some of which give up at every poll, under a limit that changes meanwhile.
