@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::sync::futures::OwnedNotified;
 use tokio::sync::{Notify, watch};
@@ -40,7 +40,14 @@ use crate::{clock, rng};
 /// # }).unwrap();
 /// ```
 #[derive(Clone)]
-pub struct CircuitBreakerHandle(Arc<Shared>);
+pub struct CircuitBreakerHandle {
+    shared: Arc<Shared>,
+    /// Apart, since a thread [keeps](crate::lent) the rest: who watches is told when nobody is left who could call.
+    last: Arc<Last>,
+}
+
+/// The latest transition that was told.
+type Last = watch::Sender<Option<Transition>>;
 
 struct Shared {
     name: Arc<str>,
@@ -48,7 +55,7 @@ struct Shared {
     breaker: Breaker,
     /// Calls are counted under its lock, in the breaker and in the gauge.
     metrics: Bound<telemetry::BreakerMetrics>,
-    last: watch::Sender<Option<Transition>>,
+    last: Weak<Last>,
     /// Woken whenever a caller that waits for readiness should ask again.
     waiting: Arc<Notify>,
 }
@@ -65,14 +72,16 @@ impl CircuitBreakerHandle {
         let (on_open, durations) = (config.on_open, config.durations);
         let breaker = Breaker::new(config)?;
         let metrics = telemetry::BreakerMetrics::new(&name, breaker.state(), durations);
-        Ok(Self(Arc::new(Shared {
+        let last = Arc::new(Last::new(None));
+        let shared = Shared {
             name,
             on_open,
             breaker,
             metrics: Bound::new(metrics),
-            last: watch::Sender::new(None),
+            last: Arc::downgrade(&last),
             waiting: Arc::default(),
-        })))
+        };
+        Ok(Self { shared: Arc::new(shared), last })
     }
 
     /// A layer whose services share this breaker.
@@ -125,28 +134,29 @@ impl CircuitBreakerHandle {
 
     /// What the breaker is doing. An open breaker whose time is over stays open until the next call.
     pub fn state(&self) -> State {
-        self.0.breaker.state()
+        self.shared.breaker.state()
     }
 
     /// All counts, read together.
     pub fn stats(&self) -> Stats {
-        self.0.breaker.stats()
+        self.shared.breaker.stats()
     }
 
     /// The name that labels metrics, logs and refusals.
     pub fn name(&self) -> &str {
-        &self.0.name
+        &self.shared.name
     }
 
     /// The configuration in force.
     pub fn config(&self) -> CircuitBreakerConfig {
-        self.0.breaker.config()
+        self.shared.breaker.config()
     }
 
     /// The latest transition, `None` before the first. A reader that is slower than the breaker misses those between;
-    /// [`Transition::generation`] tells how many. All of them are logged and counted.
+    /// [`Transition::generation`] tells how many. All of them are logged and counted. It ends with the last handle, layer and
+    /// service.
     pub fn watch(&self) -> watch::Receiver<Option<Transition>> {
-        self.0.last.subscribe()
+        self.last.subscribe()
     }
 
     /// Changes the configuration whole and keeps the state: an open breaker stays open until its time; the window
@@ -156,8 +166,8 @@ impl CircuitBreakerHandle {
     /// A field out of its bound, or a changed `name` or `on_open`; nothing was changed then.
     pub fn update(&self, config: CircuitBreakerConfig) -> Result<(), InvalidConfig> {
         let durations = config.durations;
-        self.0.publish(self.0.breaker.update(config, clock::read())?);
-        if self.0.metrics.with(|metrics| metrics.calls.has_durations()) != durations {
+        self.shared.publish(self.shared.breaker.update(config, clock::read())?);
+        if self.shared.metrics.with(|metrics| metrics.calls.has_durations()) != durations {
             self.rebind_metrics();
         }
         Ok(())
@@ -192,10 +202,10 @@ impl CircuitBreakerHandle {
     /// Resolves the metric handles again: for a recorder that was installed after the breaker was made.
     pub fn rebind_metrics(&self) {
         // Under the lock of `announce`: a change of state meanwhile would be shown by the old handles only.
-        self.0.last.send_if_modified(|_| {
-            self.0.metrics.rebind_with(|| {
+        self.last.send_if_modified(|_| {
+            self.shared.metrics.rebind_with(|| {
                 let stats = self.stats();
-                let metrics = telemetry::BreakerMetrics::new(&self.0.name, stats.state, self.config().durations);
+                let metrics = telemetry::BreakerMetrics::new(&self.shared.name, stats.state, self.config().durations);
                 metrics.calls.in_flight.set(stats.in_flight as f64);
                 metrics
             });
@@ -204,13 +214,13 @@ impl CircuitBreakerHandle {
     }
 
     pub(super) fn on_open(&self) -> OnOpen {
-        self.0.on_open
+        self.shared.on_open
     }
 
     /// Asks for one call; an `exempt` one is not refused.
     #[inline]
     pub(super) fn ask(&self, exempt: bool, now: impl FnOnce() -> std::time::Duration) -> Result<Admission, Refusal> {
-        let shared = &self.0;
+        let shared = &self.shared;
         let (answer, effect) = shared.metrics.with(|metrics| {
             let asked = shared.breaker.admit(exempt, now, rng::draw);
             if asked.0.is_ok() {
@@ -219,7 +229,7 @@ impl CircuitBreakerHandle {
             asked
         });
         shared.publish(effect);
-        answer.map(|permit| Admission { breaker: Lent::of(&self.0), permit: Some(permit) })
+        answer.map(|permit| Admission { breaker: Lent::of(&self.shared), permit: Some(permit) })
     }
 
     /// The error for the caller.
@@ -230,8 +240,8 @@ impl CircuitBreakerHandle {
 
     #[inline]
     fn rejected(&self, refusal: Refusal) -> Rejected {
-        self.0.metrics.with(|metrics| metrics.calls.rejected(refusal.reason));
-        let rejected = Rejected::new(PATTERN, self.0.name.clone(), refusal.reason);
+        self.shared.metrics.with(|metrics| metrics.calls.rejected(refusal.reason));
+        let rejected = Rejected::new(PATTERN, self.shared.name.clone(), refusal.reason);
         match refusal.retry_after {
             Some(after) => rejected.retry_after(after),
             None => rejected,
@@ -241,8 +251,8 @@ impl CircuitBreakerHandle {
     /// Readiness: `Ok(None)` while calls flow, a reservation while half-open.
     pub(super) fn reserve(&self) -> Result<Option<Reservation>, Wait> {
         // Read anew: a shared reading stands still, and a gate whose timer has fired would ask the same again and again.
-        let (gate, effect) = self.0.breaker.reserve(clock::read, rng::draw);
-        self.0.publish(effect);
+        let (gate, effect) = self.shared.breaker.reserve(clock::read, rng::draw);
+        self.shared.publish(effect);
         match gate {
             Gate::Pass => Ok(None),
             Gate::Reserved(permit) => Ok(Some(Reservation { breaker: self.clone(), permit: Some(permit) })),
@@ -252,11 +262,11 @@ impl CircuitBreakerHandle {
 
     /// Completes when whoever waits should ask again; counts from now on, polled or not.
     pub(super) fn woken(&self) -> Pin<Box<OwnedNotified>> {
-        Box::pin(Arc::clone(&self.0.waiting).notified_owned())
+        Box::pin(Arc::clone(&self.shared.waiting).notified_owned())
     }
 
     fn force(&self, to: Option<Override>) {
-        self.0.publish(self.0.breaker.force(to, clock::read()));
+        self.shared.publish(self.shared.breaker.force(to, clock::read()));
     }
 }
 
@@ -293,8 +303,9 @@ impl Shared {
         }
         let Some(transition) = effect.transition else { return };
         telemetry::breaker_transition(&self.name, &transition);
+        let Some(last) = self.last.upgrade() else { return };
         // Two threads may arrive here in either order; the watch and the gauge keep the newer state.
-        self.last.send_if_modified(|last| {
+        last.send_if_modified(|last| {
             if last.as_ref().is_some_and(|last| last.generation > transition.generation) {
                 return false;
             }
@@ -307,7 +318,7 @@ impl Shared {
 
 impl fmt::Debug for CircuitBreakerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CircuitBreakerHandle").field("name", &self.0.name).field("state", &self.state()).finish()
+        f.debug_struct("CircuitBreakerHandle").field("name", &self.shared.name).field("state", &self.state()).finish()
     }
 }
 
@@ -379,13 +390,13 @@ pub(super) struct Reservation {
 
 impl Reservation {
     pub(super) fn holds(&self) -> bool {
-        self.permit.as_ref().is_some_and(|permit| self.breaker.0.breaker.holds(permit, clock::read()))
+        self.permit.as_ref().is_some_and(|permit| self.breaker.shared.breaker.holds(permit, clock::read()))
     }
 
     /// The call for which the probe was reserved; `None` if it has expired.
     pub(super) fn claim(mut self, now: std::time::Duration) -> Option<Admission> {
         let permit = self.permit.take()?;
-        let shared = &self.breaker.0;
+        let shared = &self.breaker.shared;
         let permit = shared.metrics.with(|metrics| {
             let permit = shared.breaker.claim(permit, now)?;
             metrics.calls.start();
@@ -398,8 +409,8 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {
-            let effect = self.breaker.0.breaker.release(permit);
-            self.breaker.0.publish(effect);
+            let effect = self.breaker.shared.breaker.release(permit);
+            self.breaker.shared.publish(effect);
         }
     }
 }

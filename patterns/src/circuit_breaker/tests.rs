@@ -414,6 +414,16 @@ async fn watch_shows_the_latest_transition() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn watch_ends_with_the_breaker() {
+    let layer = layer();
+    let mut watch = layer.handle().watch();
+    trip(&mut layer.layer(echo())).await;
+    watch.changed().await.unwrap();
+    drop(layer);
+    assert!(watch.has_changed().is_err(), "a breaker that is gone will never change");
+}
+
+#[tokio::test(start_paused = true)]
 async fn open_times_differ_and_stay_under_the_cap() {
     let _fixed = rng::fix(1);
     let layer = CircuitBreakerLayer::new(config().jitter(1.0).open_max(10 * SECOND)).unwrap();
