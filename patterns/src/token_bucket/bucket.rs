@@ -302,15 +302,15 @@ impl Bucket {
 
     #[inline]
     fn exchange(&self, before: Tat, after: Tat) -> bool {
-        // ORDERING: AcqRel, pairs with itself and the Acquire in `look`: who reads this TAT sees the setting it
-        // was made under. Relaxed on failure, since whoever goes on loads anew.
-        self.word.compare_exchange(before.0 << 1, after.0 << 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        // ORDERING: Relaxed. `look` has acquired what this builds on; and a read-modify-write passes the Release of the store
+        // in `hold` on, so that who reads this TAT sees the setting it was made under. On failure whoever goes on looks anew.
+        self.word.compare_exchange(before.0 << 1, after.0 << 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Reads without the lock.
     #[inline]
     fn look(&self) -> Look {
-        // ORDERING: Acquire, pairs with the Release in `hold` and the AcqRel in `exchange`: the setting is no older.
+        // ORDERING: Acquire, pairs with the Release in `hold`, also by way of each `exchange` since: the setting is no older.
         let word = self.word.load(Ordering::Acquire);
         if word & HELD != 0 {
             return Look::Held;
@@ -324,9 +324,9 @@ impl Bucket {
     /// Runs `f` alone: under the lock, with the word held. It stays held while calls wait.
     fn hold<R>(&self, f: impl FnOnce(&mut Tat, &Setting, &mut Line) -> R) -> R {
         let mut line = self.line.lock();
-        // ORDERING: AcqRel: Acquire to see what went before the last exchange; Release so that no part of a new setting is
-        // seen before this.
-        let mut tat = Tat(self.word.fetch_or(HELD, Ordering::AcqRel) >> 1);
+        // ORDERING: Relaxed. A read-modify-write reads the latest TAT, the lock orders what it guards, and each part of a new
+        // setting is released after this.
+        let mut tat = Tat(self.word.fetch_or(HELD, Ordering::Relaxed) >> 1);
         let setting = line.setting;
         let result = f(&mut tat, &setting, &mut line);
         let held = if line.waiters.is_empty() { 0 } else { HELD };

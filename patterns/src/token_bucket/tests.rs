@@ -7,8 +7,10 @@ use proptest::prelude::*;
 use tokio::time::{Instant, advance};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
+use super::bucket::Bucket;
+use super::gcra::Setting;
 use super::*;
-use crate::{BoxError, Deadline, Mode, Reason, Rejected, Waiting};
+use crate::{BoxError, Deadline, Mode, Reason, Rejected, Waiting, clock};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -65,6 +67,31 @@ async fn three_a_second_are_three_a_second_after_a_day() {
     }
     // Each is told the first nanosecond that is late enough, counted from the true time and not from the one before.
     assert!(start.elapsed() - Duration::from_secs(60 * 60) < 2 * NANO, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cost_whose_ticks_overflow_is_never_there() {
+    // 2³³ ns a token: the ticks of 2³¹ tokens are 0, modulo 2⁶⁴.
+    let bucket = bucket(TokenBucketConfig::new("mail", Rate::every(Duration::from_nanos(1 << 33)), 1));
+    assert_eq!(bucket.try_acquire_many(1 << 31).unwrap_err().reason, Reason::Never);
+}
+
+#[test]
+fn a_word_that_was_refunded_does_not_come_back_under_another_setting() {
+    let every = |nanos, burst| Setting::new(Rate::every(Duration::from_nanos(nanos)), burst);
+    let bucket = Bucket::new(every(10, 2), 0);
+    let taken = bucket.try_take(1, Duration::ZERO).unwrap();
+    let seen = bucket.tat();
+    assert!(bucket.refund(taken, Duration::ZERO));
+    assert!(bucket.update(every(9, 1), Some(0), Duration::ZERO).is_empty());
+    assert!(bucket.tat() > seen, "who has seen it would take at the rate that is no longer in force");
+}
+
+#[tokio::test]
+async fn what_is_below_shares_the_reading_of_the_clock() {
+    let below = service_fn(|()| ready(Ok::<_, BoxError>(clock::stands_still())));
+    assert!(!below.oneshot(()).await.unwrap());
+    assert!(TokenBucketLayer::new(config()).unwrap().layer(below).oneshot(()).await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]

@@ -145,6 +145,24 @@ fn a_change_of_the_rate_is_seen_whole() {
     });
 }
 
+#[test]
+fn a_tat_that_another_has_moved_is_seen_with_its_setting() {
+    check("T6 a TAT that another has moved is seen with its setting", Threads::Two, 10, || {
+        // Both settings hold the same time, of tokens that are ten times as long: fewer words change.
+        let bucket = bucket(20);
+        let other = spawn(&bucket, |bucket| {
+            change(bucket, setting(10 * PERIOD, 2));
+            took(bucket, 1, 0)
+        });
+        // It may see the change only in what the other has taken since.
+        let taken = took(&bucket, 1, 0);
+        assert_eq!(taken + other.join().unwrap(), 2, "there under either");
+        assert_eq!(bucket.available(at(10 * PERIOD - 1)), 0, "taken at the rate that was no longer in force");
+        assert_eq!(bucket.available(at(10 * PERIOD)), 1);
+        quiescent(&bucket, 2);
+    });
+}
+
 /// A bucket of one token, which was taken at 0, and who waits for the next ones.
 fn in_line<const N: usize>() -> (Arc<Bucket>, [Waiter; N]) {
     let bucket = bucket(1);
