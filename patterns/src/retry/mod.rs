@@ -64,7 +64,8 @@
 //! | `seawall_retry_budget_balance` | what is left of the budget |
 //!
 //! **Cost.** A call that needs no retry takes one reading of the clock, which the layers below share, and no lock. It
-//! allocates what the copies of its request and of the service allocate, and nothing where the policy makes no copy. A call
+//! allocates what the copies of its request, of the service and of the policy allocate, and where the policy copies no request,
+//! what a copy of the policy does. A call
 //! whose first attempt fails allocates once for all of its retries: the timer and what the budget has granted.
 //!
 //! **Do not** retry at several levels of a call: three of three attempts each are 27 at the bottom. Do not retry what may not

@@ -434,6 +434,15 @@ async fn a_call_dropped_while_it_waits_for_readiness_refunds_its_retry() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_panic_before_there_is_a_future_is_a_failure() {
+    let retries = RetryHandle::new(config()).unwrap();
+    let panics = || -> std::future::Ready<Result<(), BoxError>> { std::panic::resume_unwind(Box::new("in call")) };
+    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(retries.call(panics))));
+    assert!(made.is_err());
+    assert_eq!((retries.stats().failed, retries.stats().in_flight), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_of_the_inner_service_is_a_failure() {
     let layer = layer(config());
     let call = layer.layer(Script::of(&[Answer::Bad, Answer::Panic]).probe()).oneshot("get");
