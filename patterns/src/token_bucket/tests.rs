@@ -70,6 +70,17 @@ async fn three_a_second_are_three_a_second_after_a_day() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_somebody_waits_for_is_not_available() {
+    let bucket = bucket(config().max_waiting(1));
+    bucket.try_acquire().unwrap().succeeded();
+    let mut waiting = Box::pin(bucket.acquire_many(2));
+    assert!(futures_poll(&mut waiting).await.is_none());
+    assert_eq!(bucket.available(), 0);
+    drop(waiting);
+    assert_eq!(bucket.available(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cost_whose_ticks_overflow_is_never_there() {
     // 2³³ ns a token: the ticks of 2³¹ tokens are 0, modulo 2⁶⁴.
     let bucket = bucket(TokenBucketConfig::new("mail", Rate::every(Duration::from_nanos(1 << 33)), 1));
