@@ -14,7 +14,8 @@
 //! | one request needs no retry, or a timeout of its own | [`Overrides`] |
 //!
 //! Every pattern is a layer for tower and, without tower, a plain value with the same state. State lives in the layer: the
-//! services it makes, and their clones, share it.
+//! services it makes, and their clones, share it. A thread keeps the state of the layer of each kind that it called last,
+//! for its next call: so it may live on for a while when the layer and its services are gone.
 //!
 //! # Stacking order
 //!

@@ -25,7 +25,10 @@ use crate::error::Reason;
 
 /// What each metric tells, for the page that a scraper reads. Every name in use must be here.
 const HELP: [(&str, &str); 13] = [
-    ("seawall_calls_total", "Calls through a layer, by outcome; a rejected call was never made"),
+    (
+        "seawall_calls_total",
+        "Calls through a layer, by outcome; a rejected call was never made, unless the layer only observes",
+    ),
     ("seawall_call_duration_seconds", "How long admitted calls took, whatever came of them"),
     ("seawall_circuit_breaker_state", "1 for the state the circuit breaker is in, 0 for the others"),
     ("seawall_circuit_breaker_transitions_total", "Changes of state of a circuit breaker, by cause"),

@@ -11,10 +11,11 @@
 //!                         └──────────────┴─ too long ─► ends with `Rejected`
 //! ```
 //!
-//! **Admitted** calls allocate nothing, read no clock and clone nothing. A call that **waits** or is **refused** gives the
-//! readied inner service back at once, in exchange for a clone, and allocates once: for its place, or for the error. It waits no longer than the pattern's `max_wait` and the
-//! ambient [`Deadline`](crate::Deadline), the readiness of its clone included, and is refused at once where that has
-//! passed. Dropping the future gives up the place in line, or the permit.
+//! **Admitted** calls allocate nothing and clone nothing; only a rate reads the clock for them. A call that **waits** or is
+//! **refused** gives the readied inner service back at once, in exchange for a clone, and allocates once: for its place, or
+//! for the error. It waits no longer than the pattern's `max_wait` and the ambient [`Deadline`](crate::Deadline), the
+//! readiness of its clone included, and is refused at once where that has passed. Dropping the future gives up the place in
+//! line, or the permit.
 //!
 //! Every call is counted once: refused, or admitted and then ended as `ok`, `failed` (an error, or a panic) or `neutral`
 //! (dropped before it answered).
